@@ -19,6 +19,7 @@ from listener.clock import Clock
 from listener.contracts import Target
 from listener.errors import ConfigurationError, KeyRejected, TargetError
 from listener.pipeline import Pipeline
+from listener.pipeline.accounts import accounts_of
 from listener.pipeline.intake import Intake, StoreRetry
 from listener.plugins import sites_of
 from listener.refresh import QuotaReading, Scope
@@ -181,7 +182,7 @@ class Backfill:
     ) -> list[planner.Budget]:
         """Return what it may spend of each allowance; of a share, as if that were the whole allowance."""
         found = []
-        for one in target.allowances:
+        for one in accounts_of(self._targets)[target.account].allowances:
             reading = live.get(target.account, {}).get(one.name)
             ledger = None if store is None else await store.budget(target.account, one)
             limit, left = (one.limit, one.limit) if ledger is None else (ledger.limit, ledger.left)

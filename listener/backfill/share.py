@@ -25,6 +25,7 @@ from listener.change import Change, ChangeKind
 from listener.clock import Clock
 from listener.contracts import Target
 from listener.errors import KeyRejected
+from listener.pipeline.accounts import accounts_of
 from listener.refresh import KIND_OF_SCOPE, QuotaReading, RefreshKind, Scope
 from listener.router.routing import Sites
 from listener.store import Store
@@ -123,22 +124,21 @@ def share_budget(
     """
     windows = [one.window for target in targets.values() for one in target.allowances] or [Day()]
     found = ShareBudget(max(one.start(now) for one in windows), min(one.end(now) for one in windows))
-    for target in targets.values():
-        names = [name for name, other in targets.items() if other.account == target.account]
-        waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(names)
-        for one in target.allowances:
-            reading = live.get(target.account, {}).get(one.name)
+    for name, account in accounts_of(targets).items():
+        waiting = Counter[RefreshKind]() if snapshot is None else snapshot.pending_units(list(account.targets))
+        for one in account.allowances:
+            reading = live.get(name, {}).get(one.name)
             limit, left, booked, used = one.limit, one.limit, 0, 0
             if snapshot is not None:
                 assumed = replace(one, limit=reading.limit) if reading else one
-                budget = snapshot.budget(target.account, assumed, now=now)
+                budget = snapshot.budget(name, assumed, now=now)
                 limit, left, booked = budget.limit, budget.left, budget.share_booked
                 used = budget.spent + budget.held
             if reading is not None:
                 limit, left = reading.limit, reading.remaining if snapshot is None else min(reading.remaining, left)
             left -= reserved_units(one, limit, reserve) + sum(n * one.costs.get(kind, 0) for kind, n in waiting.items())
             most = math.floor(limit * share)
-            key = target.account, one.name
+            key = name, one.name
             found.allowances[key], found.most[key], found.used[key] = one, most, used
             found.left[key] = max(0, min(most - booked, left))
     return found

@@ -43,7 +43,7 @@ async def run_checks(settings: Settings, sources: Mapping[str, Source], targets:
         await asyncio.to_thread(_check_store, settings),
         *await asyncio.to_thread(_check_admin, settings),
     ]
-    found += [*_check_shares(settings, targets), *_check_kinds(settings, targets)]
+    found += [*_check_shares(settings, targets), *_check_allowances(targets), *_check_kinds(settings, targets)]
     found += await _check_left_over(settings, targets)
     for name, source in sources.items():
         found += await _bounded(f"sources.{name}", source.check)
@@ -101,6 +101,27 @@ def _check_shares(settings: Settings, targets: Mapping[str, Target]) -> list[Che
         )
         hint = "give each of the [[sites]] a share = { file = 0.5, directory = 0.5 }, or a guaranteed part"
         found.append(Check(f"account {name}", CheckState.WARNING, message, hint))
+    return found
+
+
+def _check_allowances(targets: Mapping[str, Target]) -> list[Check]:
+    """Warn about targets of one account that give an allowance different limits."""
+    found = []
+    for name, account in accounts_of(targets).items():
+        for one in account.allowances:
+            limits = {
+                target: each.limit
+                for target, member in account.targets.items()
+                for each in member.allowances
+                if each.name == one.name
+            }
+            if len(set(limits.values())) > 1:
+                listed = ", ".join(f"targets.{target} {limit}" for target, limit in limits.items())
+                message = f"its targets disagree about the limit of {one.name}, so the lowest counts: {listed}"
+                hint = (
+                    "they spend the same: set it alike in all of them, or give those of other accounts another account"
+                )
+                found.append(Check(f"account {name}", CheckState.WARNING, message, hint))
     return found
 
 

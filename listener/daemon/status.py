@@ -17,6 +17,7 @@ from listener.contracts import UNLIMITED, WAITING_SINCE, SourceHealth, Target, c
 from listener.daemon.fleet import MOST_DIFFERENT, different_of, held_of, leaders_of, lost_of, plain_instances
 from listener.daemon.source_health import CHECK, Reported, source_rows, troubles_of
 from listener.errors import StoreError
+from listener.pipeline.accounts import accounts_of
 from listener.pipeline.configured import LeftOver, left_over
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
@@ -292,9 +293,11 @@ async def quota_of(
     never come back. ``dollars``, where units cost money: what those that are spent or held cost, and what all may.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    accounts = accounts_of(targets)
     for name, target in targets.items():
         found[name] = {}
-        for one in target.allowances:
+        own = {one.name for one in target.allowances}
+        for one in (one for one in accounts[target.account].allowances if one.name in own):
             if store is None:
                 budget = Budget(one.limit, spent=0, held=0, resets_at=one.window.end(now))
             else:

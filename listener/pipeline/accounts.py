@@ -134,12 +134,13 @@ class Account:
 
     @property
     def allowances(self) -> tuple[Allowance, ...]:
-        """Return what it may spend: of each name one, with what requests of any of its targets cost."""
+        """Return what it may spend: of each name one, with the lowest limit and the costs of all of its targets."""
         found: dict[str, Allowance] = {}
         for one in (one for target in self.targets.values() for one in target.allowances):
             before = found.setdefault(one.name, one)
-            if before.costs != one.costs:
-                found[one.name] = replace(before, costs={**one.costs, **before.costs})
+            if (before.costs, before.limit) != (one.costs, one.limit):
+                limit, costs = min(before.limit, one.limit), {**one.costs, **before.costs}
+                found[one.name] = replace(before, limit=limit, costs=costs)
         return tuple(found.values())
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from listener.allowances import Day, for_each_kind
 from listener.contracts import Check, CheckState, KindLimits
 from listener.daemon.checks import run_checks
 from listener.refresh import RefreshKind
@@ -56,3 +57,20 @@ async def test_a_target_checks_the_base_urls_of_its_sites(tmp_path: Path, fails:
 
     checks = await run_checks(settings_for(tmp_path, edge, {}), {}, {"cdn": Choosy()})
     assert [one.subject for one in checks if one.message == "not ours"] == ([] if fails else [f"cdn: {BASE}"])
+
+
+@pytest.mark.parametrize("limit", [10, 4])
+async def test_targets_of_one_account_that_give_it_different_limits_are_found(tmp_path: Path, limit: int) -> None:
+    """The lowest counts, so that nothing is spent that one of them forbids."""
+    edge: Any = SimpleNamespace(edge_url=BASE.rstrip("/"))
+    targets = {"cdn": Scripted(), "other": Scripted()}
+    targets["other"].allowances = for_each_kind({RefreshKind.FILE: limit, RefreshKind.DIRECTORY: 2}, Day())
+    checks = await run_checks(settings_for(tmp_path, edge, {}), {}, targets)
+    found = [one.message for one in checks if one.subject == "account main"]
+    assert found == (
+        []
+        if limit == 10
+        else [
+            "its targets disagree about the limit of file, so the lowest counts: targets.cdn 10, targets.other 4",
+        ]
+    )

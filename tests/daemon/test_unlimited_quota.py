@@ -14,8 +14,9 @@ from listener.daemon.state import DaemonState, Parts
 from listener.daemon.status import status_of
 from listener.daemon.status_page import StatusPage
 from listener.refresh import RefreshKind
+from listener.store import NeedInput
 from listener.store.owner import Owner
-from tests.pipeline.scripted import Scripted, WithTasks, a_world_of
+from tests.pipeline.scripted import BASE, Scripted, WithTasks, a_world_of
 from tests.pipeline.world import World
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
@@ -56,7 +57,7 @@ async def test_what_confirms_nothing_says_so(tmp_path: Path, how: str, capsys: p
         found = await status_of(
             world.store, world.settings, {"cdn": target}, now=world.clock.now() + 7200.0, owner=Owner(True, 1)
         )
-    _show(found, verbose=False)
+    _show({**found, "verdict": ""}, verbose=False, shown=5, is_part=False)
     assert found["targets"] == {"cdn": {"confirms": how != "nothing"}}
     assert found["unconfirmed"] == 0
     assert ("Confirms nothing" in part) is (how == "nothing")
@@ -70,7 +71,8 @@ async def test_money_is_shown_with_the_units(tmp_path: Path) -> None:
     paths = Allowance(name="paths", limit=100, window=Month(), costs=both, free=0, unit_dollars=0.25)
     target.allowances = (paths,)
     async with a_world_of(tmp_path, target) as world:
-        world.source.deliver(world.write("a.html", "new"))
+        await world.store.request([NeedInput("cdn", f"{BASE}a.html")], urgent=True)  # whatever it costs
+        await world.until(lambda: len(target.sent) == 1)
         await world.settled()
         target.allowances = (paths, Allowance(name="package", limit=1_000, window=Total(), costs=both))
         part = await page_of(world, target)

@@ -145,6 +145,17 @@ def test_an_exhausted_allowance_closes_the_kinds_that_spend_it() -> None:
     assert one.closed_until_for(RefreshKind.FILE) == 0.0
 
 
+def test_of_limits_that_differ_the_lowest_counts() -> None:
+    """Targets of one account spend the same; what one of them can do costs what that one says."""
+    one, other = (account(Allowance(name="both", limit=n, window=Day(), costs={kind: 1})) for n, kind in LIMITS)
+    merged = Account("main", {"one": one.any_target, "other": other.any_target})
+    (found,) = merged.allowances
+    assert (found.limit, dict(found.costs)) == (3, {RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 1})
+
+
+LIMITS = ((9, RefreshKind.FILE), (3, RefreshKind.DIRECTORY))
+
+
 def test_what_was_reserved_in_a_window_that_is_over_is_past() -> None:
     """Of several allowances one is enough; what is unlimited is never past."""
     month = Allowance(name="month", limit=1, window=Month(), costs={RefreshKind.FILE: 1})
