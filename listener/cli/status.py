@@ -12,7 +12,7 @@ from listener.text import printable, span
 
 __all__ = ["quota", "status", "tasks"]
 
-_QUOTA = ("limit", "spent", "others", "held", "left")
+_QUOTA = ("limit", "spent", "others", "held", "left", "reserve")
 _ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 STALE_SHOWN = 10
 ALL_ROWS = 1_000_000
@@ -158,15 +158,17 @@ def _show_outlook(found: Mapping[str, Any]) -> None:
             if ahead["lasts_until"] is not None:
                 used_up = ahead["lasts_until"] <= found["at"]
                 until = "is used up until its reset" if used_up else f"lasts until {ahead['lasts_until']} at this rate"
-                say(f"account {account}: the {kind} quota {until}; {ahead['per_hour']:.1f} an hour so far")
+                say(
+                    f"account {account}: the {kind} quota {until}; {ahead['per_hour']:.1f} an hour since the last reset"
+                )
     for account, waits in found["backlog"].items():
         if waits["offer"] or not waits["drains"]:
             _show_backlog(account, waits)
 
 
 def _show_backlog(account: str, waits: Mapping[str, Any]) -> None:
-    drains = f"would take {waits['days']:.1f} days as URLs" if waits["drains"] else "cannot drain at this quota"
-    say(f"account {account}: {waits['needs']} due {drains}")
+    drains = f"would take {waits['days']:.1f} days as URLs" if waits["drains"] else "never drain as URLs"
+    say(f"account {account}: {waits['needs']} due {drains}, with a whole quota less the reserve")
     for offer in waits["offer"]:
         evicts = offer["collateral"] if offer["collateral_known"] else "an unknown number of"
         say(f"  cdn-listener refresh --directory {offer['url']}")
@@ -216,7 +218,7 @@ def quota(config: ConfigOption = None, as_json: JsonOption = False) -> int:
     if as_json:
         print_json(result)
     else:
-        _show_quota(result, ("limit", "spent", "held", "left", "live limit", "live left"))
+        _show_quota(result, (*_QUOTA, "live limit", "live left"))
     errors = result["errors"]
     for target, error in errors.items():
         say(f"error: {target}: {error}", error=True)

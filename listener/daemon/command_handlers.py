@@ -98,7 +98,8 @@ async def status(
 
 async def quota(context: Context) -> dict[str, Any]:
     """Return the quota by target and allowance with what the CDN reports, and the errors by target."""
-    found = await quota_of(context.store, context.targets, now=context.now)
+    reserve = context.settings.planner.reserve
+    found = await quota_of(context.store, context.targets, now=context.now, reserve=reserve)
     errors: dict[str, str] = {}
     for name, target in context.targets.items():
         try:
@@ -111,6 +112,7 @@ async def quota(context: Context) -> dict[str, Any]:
             row["live"] = None if reported is None else reported._asdict()
             if reported is not None:  # the daemon corrects the ledger by it within minutes
                 row["left"] = min(row["left"], max(0, reported.remaining - row["held"]))
+                row["reserve"] = min(row["reserve"], row["left"])
     return {"quota": found, "unlimited": unlimited_of(context.targets), "errors": errors}
 
 

@@ -22,6 +22,7 @@ from listener.pipeline.configured import LeftOver, left_over
 from listener.pipeline.outlook import Outlook, outlooks
 from listener.planner import Arrivals
 from listener.redaction import mask_url
+from listener.refresh import reserved_units
 from listener.settings import Settings
 from listener.store import Store
 from listener.store.controls import AccountReport, Control, Controls, Place, awaits_approval
@@ -172,7 +173,7 @@ async def status_of(
         **needs,
         "problems": [{**one._asdict(), "since": iso(one.since)} for one in problems],
         "stale": [plain_stale(one) for one in stale],
-        "quota": await quota_of(store, targets, now=now),
+        "quota": await quota_of(store, targets, now=now, reserve=settings.planner.reserve),
         "unlimited": unlimited_of(targets),
         "targets": {name: {"confirms": confirms(target)} for name, target in targets.items()},
         "spenders": {one.name: [spender._asdict() for spender in one.spenders] for one in reports},
@@ -284,13 +285,14 @@ async def _needs(store: Store, counts: Counts, sources: Mapping[str, Any], now: 
 
 
 async def quota_of(
-    store: Store | None, targets: Mapping[str, Target], *, now: float
+    store: Store | None, targets: Mapping[str, Target], *, now: float, reserve: float = 0.0
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """
     Return the ledger by target and allowance, of those with a limit; targets of one account show the same.
 
-    ``others`` is the part of ``spent`` that others spent, as the live quota showed. ``resets_at`` is null where units
-    never come back. ``dollars``, where units cost money: what those that are spent or held cost, and what all may.
+    ``reserve`` (a part of each limit, as configured) is the part of ``left`` in units that only urgent refreshes may
+    have. ``others`` is the part of ``spent`` that others spent, as the live quota showed. ``resets_at`` is null where
+    units never come back. ``dollars``, where units cost money: what spent and held ones cost, and what all may.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     accounts = accounts_of(targets)
@@ -310,6 +312,7 @@ async def quota_of(
                 "others": budget.others,
                 "held": budget.held,
                 "left": budget.left,
+                "reserve": min(budget.left, max(reserved_units(kind, budget.limit, reserve) for kind in one.costs)),
                 "resets_at": iso(budget.resets_at) if math.isfinite(budget.resets_at) else None,
                 "window": one.window.words,
                 **({"dollars": _dollars(one, budget)} if one.is_paid else {}),

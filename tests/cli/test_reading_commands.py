@@ -40,6 +40,7 @@ def test_status_before_anything_ran(stand: Stand, command: Command) -> None:
         "others": 0,
         "held": 0,
         "left": 10000,
+        "reserve": 1000,
         "resets_at": "",
         "window": "a day",
     }
@@ -82,6 +83,9 @@ def test_quota_left_is_no_more_than_the_cdn_reports(stand: Stand, command: Comma
     found = json.loads(command("quota", "--json")[1])["quota"]["cdn"]
     assert found["file"]["live"] == {"limit": 5, "remaining": 4}
     assert (found["file"]["left"], found["directory"]["left"]) == (4, 0)
+    assert (found["file"]["reserve"], found["directory"]["reserve"]) == (4, 0)
+    header = command("quota")[1].splitlines()[0]
+    assert all(title in header for title in ("others", "left", "reserve", "live left"))
 
 
 def test_a_quota_without_a_limit_is_unlimited(command: Command, monkeypatch: pytest.MonkeyPatch, stand: Stand) -> None:
