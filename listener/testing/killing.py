@@ -24,7 +24,7 @@ from listener.testing.clock import MovableClock
 
 __all__ = ["Life", "kill_before_step"]
 
-SETTLE_SECONDS: Final = 30.0
+SETTLE_SECONDS: Final = 90.0
 """How long a pipeline may take to settle everything, in real time; its clock is moved on meanwhile."""
 QUIET_SECONDS: Final = 0.15
 """How long it is left alone before its clock is moved on."""
