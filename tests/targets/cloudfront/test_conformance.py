@@ -46,7 +46,7 @@ class TestCloudFront(TargetConformance):
     """With limits by rate."""
 
     settings: ClassVar[dict[str, Any]] = {}
-    emulated: ClassVar[dict[str, Any]] = {}
+    emulated: ClassVar[dict[str, Any]] = {"task_seconds": 0.1}
     secrets = (KEY.secret,)
     failures: ClassVar = {
         f"accept-then-reset{CREATE}": OutcomeUnknown,
