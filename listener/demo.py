@@ -56,6 +56,8 @@ __all__ = ["run_demo"]
 TASK_SECONDS = 0.3
 FRESH_SECONDS = 10.0
 """The most that one step may take."""
+MENDED_SECONDS = 30.0
+"""The same for a stale point of presence, which is probed several times first."""
 START_SECONDS = 60.0
 """The most that the start may take, on a slow or busy machine too; it usually takes less than a second."""
 MISSING = (404, None)
@@ -142,11 +144,18 @@ class Cdn(NamedTuple):
     """Its settings besides the type, given the address of the API."""
 
 
-def _alibaba(origin: Path, emulate: type[Emulator] = Emulator, target: type[AlibabaCdn] = AlibabaCdn) -> Cdn:
+def _alibaba(
+    origin: Path, *, points: int, emulate: type[Emulator] = Emulator, target: type[AlibabaCdn] = AlibabaCdn
+) -> Cdn:
     credentials = Credentials("demo", secrets.token_hex(16))
     emulator = emulate(
         EmulatorSettings(
-            origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS
+            origin=str(origin),
+            credentials=credentials,
+            api_port=0,
+            edge_port=0,
+            points=points,
+            task_seconds=TASK_SECONDS,
         )
     )
 
@@ -161,10 +170,17 @@ def _alibaba(origin: Path, emulate: type[Emulator] = Emulator, target: type[Alib
     return Cdn(emulator, make_target, spent)
 
 
-def _esa(origin: Path) -> Cdn:
+def _esa(origin: Path, *, points: int) -> Cdn:
     credentials = Credentials("demo", secrets.token_hex(16))
     emulator = EsaEmulator(
-        EsaSettings(origin=str(origin), credentials=credentials, api_port=0, edge_port=0, task_seconds=TASK_SECONDS)
+        EsaSettings(
+            origin=str(origin),
+            credentials=credentials,
+            api_port=0,
+            edge_port=0,
+            points=points,
+            task_seconds=TASK_SECONDS,
+        )
     )
     (site,) = emulator.sites
 
@@ -187,9 +203,11 @@ def _variables(credentials: Credentials) -> Mapping[str, str]:
     }
 
 
-def _cloudflare(origin: Path) -> Cdn:
+def _cloudflare(origin: Path, *, points: int) -> Cdn:
     token = secrets.token_hex(16)
-    emulator = CloudflareEmulator(CloudflareSettings(origin=str(origin), token=token, api_port=0, edge_port=0))
+    emulator = CloudflareEmulator(
+        CloudflareSettings(origin=str(origin), token=token, api_port=0, edge_port=0, points=points)
+    )
 
     def make_target() -> Any:
         given = {"endpoint": emulator.api_url, "settles_after_seconds": TASK_SECONDS}
@@ -199,12 +217,14 @@ def _cloudflare(origin: Path) -> Cdn:
     return Cdn(emulator, make_target, lambda: {name: emulator.purged[name] for name in ("files", "prefixes")})
 
 
-def _cloudfront(origin: Path) -> Cdn:
+def _cloudfront(origin: Path, *, points: int) -> Cdn:
     with needing("aws", what="the demo of CloudFront"):
         from botocore.credentials import ReadOnlyCredentials  # noqa: PLC0415
 
     key = AccessKey("AKIDEXAMPLE", secrets.token_hex(16))
-    options = CloudFrontSettings(origin=str(origin), key=key, api_port=0, edge_port=0, task_seconds=TASK_SECONDS)
+    options = CloudFrontSettings(
+        origin=str(origin), key=key, api_port=0, edge_port=0, points=points, task_seconds=TASK_SECONDS
+    )
     emulator = CloudFrontEmulator(options)
 
     def make_target() -> Any:
@@ -221,7 +241,7 @@ def _cloudfront_table(api_url: str) -> dict[str, Any]:
     return {"distribution": EXAMPLE.id, "endpoint_url": api_url}
 
 
-CDNS: Mapping[str, Callable[[Path], Cdn]] = {
+CDNS: Mapping[str, Callable[..., Cdn]] = {
     "alibaba-cdn": _alibaba,
     "alibaba-dcdn": partial(_alibaba, emulate=DcdnEmulator, target=AlibabaDcdn),
     "alibaba-esa": _esa,
@@ -231,23 +251,25 @@ CDNS: Mapping[str, Callable[[Path], Cdn]] = {
 """By the ``type`` of the target."""
 
 
-async def run_demo(report: Callable[[str], object], cdn: str = "alibaba-cdn") -> bool:
+async def run_demo(report: Callable[[str], object], cdn: str = "alibaba-cdn", *, has_probes: bool = False) -> bool:
     """
     Run the demo with a CDN of :data:`CDNS` and report a line for each step; return whether every step turned fresh.
+
+    With ``has_probes`` there is a second point of presence that ignores a refresh: that is found, and mended.
 
     Raise :class:`~listener.errors.ListenerError` when the listener is not ready within ``START_SECONDS``.
     """
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="cdn-listener-demo-"))
     try:
-        return await _run(folder, report, cdn)
+        return await _run(folder, report, cdn, points=2 if has_probes else 1)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _run(folder: Path, report: Callable[[str], object], name: str) -> bool:
+async def _run(folder: Path, report: Callable[[str], object], name: str, *, points: int) -> bool:
     origin = folder / "origin"
     origin.mkdir()
-    cdn = CDNS[name](origin)
+    cdn = CDNS[name](origin, points=points)
     async with cdn.emulator as emulator, aiohttp.ClientSession() as http:
         demo = Demo(origin, emulator.edge_url, http)
         for key in ("a", "b", "c"):
@@ -263,17 +285,54 @@ async def _run(folder: Path, report: Callable[[str], object], name: str) -> bool
                 fresh &= seconds is not None
                 result, took = ("stale", "") if seconds is None else ("fresh", f"  {seconds:.2f} s")
                 report(f"{result}  {step.what}  {step.key}{took}")
+            if points > 1:
+                fresh &= await _mended(demo, cdn.emulator, report)
             report(await _spent(store, cdn))
             return fresh
 
 
+async def _mended(demo: Demo, emulator: EmulatorCore, report: Callable[[str], object]) -> bool:
+    """Let the last point of presence ignore one refresh; return whether it serves the change in the end."""
+    *_, last = emulator.edge_urls
+    host = {"Host": demo.edge_url.removeprefix("http://")}
+
+    async def served() -> str:
+        async with demo.http.get(f"{last}/a.html", headers=host) as response:
+            return await response.text()
+
+    await served()  # this point caches it, too
+    emulator.faults.order(emulator.table.parse("edge-ignores:pop2,count=1"), emulator.clock.now())
+    began = time.monotonic()
+    await asyncio.to_thread(demo.write, "a.html", "a, third edition")
+    while time.monotonic() - began < MENDED_SECONDS:
+        if await demo.get("a.html") == (200, "a, third edition"):
+            break
+        await asyncio.sleep(0.02)
+    if await served() == "a, third edition":
+        report("stale  no point of presence ignored the refresh, so this step proves nothing")
+        return False
+    report("stale  a.html at pop2, which ignored the refresh")
+    while time.monotonic() - began < MENDED_SECONDS:
+        if await served() == "a, third edition":
+            report(f"fresh  mended   a.html at pop2  {time.monotonic() - began:.2f} s")
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
 def _settings(folder: Path, origin: Path, name: str, cdn: Cdn) -> Settings:
     emulator = cdn.emulator
+    edges = [url.removeprefix("http://") for url in emulator.edge_urls]
+    mode = "all" if len(edges) > 1 else "off"
     return parse_settings(
         {
             "store": {"url": f"sqlite:///{folder}/state.db"},
             "coalescer": {"quiet_seconds": 0.5},
-            "verifier": {"first_seconds": TASK_SECONDS, "interval_seconds": 0.1},
+            "verifier": {
+                "first_seconds": TASK_SECONDS,
+                "interval_seconds": 0.1,
+                "edge": {"mode": mode, "after_seconds": 0.2, "per_minute": 6000, "edges": edges},
+            },
             "sources": {"www": {"type": "filesystem", "path": str(origin)}},
             "targets": {"cdn": {"type": name, **cdn.table(emulator.api_url)}},
             "sites": [{"source": "www", "target": "cdn", "base_urls": [emulator.edge_url + "/"]}],

@@ -55,6 +55,15 @@ def test_the_real_command(tmp_path: Path, options: list[str], spent: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.looptime(False)
+async def test_a_point_of_presence_is_mended() -> None:
+    """It ignores one refresh; a probe finds it, and it is refreshed once more."""
+    lines: list[str] = []
+    assert await demo.run_demo(lines.append, has_probes=True)
+    assert "stale  a.html at pop2, which ignored the refresh" in lines
+    assert any(line.startswith("fresh  mended   a.html at pop2") for line in lines)
+
+
 async def test_an_edge_that_stays_stale_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is refreshed, no step counts as fresh."""
     monkeypatch.setattr(demo, "FRESH_SECONDS", 1.2)

@@ -320,10 +320,16 @@ _EMULATORS: Final[dict[Cdn, Callable[[dict[str, Any], dict[str, Any]], EmulatorC
 }
 
 
-def demo(cdn: Annotated[Cdn, CDN_OPTION] = Cdn.ALIBABA_CDN) -> int:
+def demo(
+    cdn: Annotated[Cdn, CDN_OPTION] = Cdn.ALIBABA_CDN,
+    probes: Annotated[
+        bool,
+        typer.Option("--probes", help="Also let a point of presence ignore a refresh: probes find and mend it."),
+    ] = False,
+) -> int:
     """Watch the whole path at work on a local emulator, without an account: files change, the edge becomes fresh."""
     from listener.demo import run_demo
 
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # all addresses are local
     log_at("warning")
-    return 0 if run_async(run_demo(typer.echo, cdn.value)) else 1
+    return 0 if run_async(run_demo(typer.echo, cdn.value, has_probes=probes)) else 1

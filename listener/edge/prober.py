@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -97,8 +98,10 @@ class Prober:
 
     async def __aenter__(self) -> Self:
         """Prepare the connections."""
-        proxies = [proxy_for(one) for one in self._roots]
-        named = [*self._origins, *(one.url for one in proxies if one is not None)]
+        named = list(self._origins)
+        for root in self._roots:
+            with suppress(ConfigurationError):  # each request reports it
+                named += [proxy.url for proxy in [proxy_for(root)] if proxy is not None]
         trusted = {urlsplit(one).hostname or "" for one in named}
         connector = aiohttp.TCPConnector(
             resolver=GuardedResolver(stated=self._stated, trusted_names=trusted), limit=AT_ONCE

@@ -61,8 +61,10 @@ AT_ONCE: Final = 8
 OF_A_DIRECTORY: Final = 4
 """URLs that are probed of one directory refresh, of the first :data:`LOOKED_AT` objects in it."""
 LOOKED_AT: Final = 200
-CONFIRM_SECONDS: Final = 30.0
-"""A stale edge is probed again so much later, and refreshed once more if it still is."""
+CONFIRM_FACTOR: Final = 3.0
+"""A stale edge is probed again after so many times ``after_seconds``, and refreshed once more if it still is."""
+RETRY_SECONDS: Final = 30.0
+"""When the store does not answer."""
 REPEAT_SECONDS: Final = 3600.0
 """A URL that did not change is not refreshed once more again before."""
 FIRST_LOOK_SECONDS: Final = 60.0
@@ -221,7 +223,7 @@ class EdgeWatch:
         try:
             await self._observe(prober, one)
         except StoreError:
-            self._put(one, CONFIRM_SECONDS)
+            self._put(one, RETRY_SECONDS)
         except Exception as error:  # noqa: BLE001
             log.error("edge.probe_failed", url=one.url, error=f"{type(error).__name__}: {error}")
 
@@ -316,7 +318,7 @@ class EdgeWatch:
             if await self._repeat(one, "the origin served the old copy when the edge fetched it"):
                 return
         elif not one.is_confirming and not one.looks:
-            self._put(replace(one, is_confirming=True), CONFIRM_SECONDS)
+            self._put(replace(one, is_confirming=True), CONFIRM_FACTOR * self._options.after_seconds)
             return
         elif await self._repeat(one, "an edge still serves the old copy"):
             return

@@ -253,6 +253,15 @@ async def test_probes_use_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {headers["host"] for _, _, headers in proxy.requests} == {"www.example.com"}
 
 
+async def test_a_wrong_proxy_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each probe; nothing ends by it."""
+    monkeypatch.setenv("http_proxy", "socks5://proxy.example.com")
+    async with a_prober("http://www.example.com/") as prober:
+        probe = await prober.probe("http://www.example.com/a", HELD)
+    assert (probe.verdict.state, probe.answer) == ("unknown", None)
+    assert "http_proxy: is not the URL of an HTTP proxy" in probe.verdict.reason
+
+
 async def test_some_private_addresses_behind_a_name_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are used."""
     resolver = GuardedResolver(stated=["10.0.0.9"], trusted_names=())

@@ -19,7 +19,6 @@ from listener.edge.prober import Probe, Prober
 from listener.edge.verdict import Expected
 from listener.emulator import Emulator, EmulatorSettings, parse_fault
 from listener.emulator.tasks import CacheKey, TaskRecord
-from listener.pipeline import observing
 from listener.refresh import RefreshKind
 from listener.settings.edge import Edge, edge_of
 from tests.pipeline.world import a_world
@@ -153,9 +152,8 @@ async def test_faults_that_hide_all(tmp_path: Path, fault: str) -> None:
         assert await place.states() == ["fresh", "unknown"]
 
 
-async def test_a_stale_point_of_presence_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stale_point_of_presence_is_mended(tmp_path: Path) -> None:
     """It ignored one refresh of several: that URL is refreshed once more, no other is."""
-    monkeypatch.setattr(observing, "CONFIRM_SECONDS", 0.2)
 
     def watched(emulator: Emulator) -> dict[str, Any]:
         edges = [url.removeprefix("http://") for url in emulator.edge_urls]

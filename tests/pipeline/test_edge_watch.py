@@ -32,7 +32,7 @@ pytestmark = pytest.mark.looptime(False)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait shortly wherever it waits."""
     monkeypatch.setattr(prober, "AGAIN_SECONDS", 0.01)
-    for name in ("CONFIRM_SECONDS", "FIRST_LOOK_SECONDS", "ORIGIN_LOOK_SECONDS"):
+    for name in ("FIRST_LOOK_SECONDS", "ORIGIN_LOOK_SECONDS"):
         monkeypatch.setattr(observing, name, 0.1)
     monkeypatch.setattr(observing, "LAST_LOOK_SECONDS", 0.2)
 
