@@ -73,10 +73,10 @@ def _check_installation() -> list[Check]:
 
 async def _check_left_over(settings: Settings, targets: Mapping[str, Target]) -> list[Check]:
     """Warn about what the store keeps of names and URLs that are not configured, and what a start will reroute."""
-    if not exists(settings.store.url):
-        return []
     options = StoreOptions(instance=settings.instance.effective_name, prepared=settings.store.prepared)
     try:
+        if not exists(settings.store.url):
+            return []
         async with open_store(settings.store.url, options=options, readonly=True) as store:
             found = await left_over(store, settings, targets)
             moved = await reroute(store, settings, targets, is_trial=True)

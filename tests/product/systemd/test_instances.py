@@ -107,7 +107,7 @@ def test_check_as_root_is_tried_as_the_unit(machine: Machine) -> None:
         assert "ok" in {one["state"] for one in found if one["subject"] == "cdn: credentials"}
         machine.run("systemctl", "start", "cdn-listener@shop.service")
     pid = machine.show("MainPID", "cdn-listener@shop.service")
-    assert machine.run("ls", "/run/cdn-listener-shop").strip() == "admin.sock"
+    assert machine.run("ls", "/run/cdn-listener-shop").split() == ["admin.sock", "admin.sock.commands"]
     assert status(machine, "--instance", "shop")["pid"] == int(pid)
     machine.run("systemctl", "stop", "cdn-listener@shop.service")
 
