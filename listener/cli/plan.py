@@ -14,6 +14,7 @@ from listener.cli.options import ConfigOption, JsonOption, NullOption, SiteOptio
 from listener.text import printable
 
 if TYPE_CHECKING:
+    from listener.allowances import Allowance
     from listener.planner import KeyPlan
     from listener.settings import Settings, Site
 
@@ -37,6 +38,13 @@ def plan(
     null: NullOption = False,
     files: Annotated[int, typer.Option("--files", min=0, help="File refreshes available.")] = 10_000,
     directories: Annotated[int, typer.Option("--directories", min=0, help="Directory refreshes available.")] = 100,
+    paths: Annotated[
+        int | None,
+        typer.Option("--paths", min=0, help="Free paths of CloudFront available, for files and directories together."),
+    ] = None,
+    dollars: Annotated[
+        float, typer.Option("--dollars", min=0, help="What may be spent on paths beyond --paths, in dollars.")
+    ] = 0.0,
     site: SiteOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -46,7 +54,10 @@ def plan(
     from listener.daemon.selection import choose_site
     from listener.errors import ConfigurationError
     from listener.planner import plan_keys
+    from listener.planner.constants import OBJECT_DOLLARS
 
+    if dollars and paths is None:
+        raise ConfigurationError("plan: --dollars buys paths of CloudFront", hint="add --paths, the free ones left")
     if (changes is None) == (explain is None):
         raise ConfigurationError(
             "plan: give either --changes FILE or --explain KEY", hint="--changes - reads keys from stdin"
@@ -62,6 +73,8 @@ def plan(
         files=files,
         directories=directories,
         min_directory_depth=1 if chosen is None else chosen.min_directory_depth,
+        shared=None if paths is None else _paths(paths, dollars),
+        object_dollars=OBJECT_DOLLARS if settings is None else settings.planner.object_dollars,
     )
     prefix = "" if chosen is None else chosen.prefix
     if as_json:
@@ -69,6 +82,19 @@ def plan(
     else:
         _show(made, prefix, verbose=verbose)
     return 0
+
+
+def _paths(free: int, dollars: float) -> Allowance:
+    """Return so many free paths, and those that so many dollars buy."""
+    from listener.allowances import Allowance, Month
+    from listener.refresh import RefreshKind
+    from listener.targets.cloudfront.prices import DOLLARS_PER_PATH
+
+    paid = int(dollars / DOLLARS_PER_PATH + 1e-9)
+    costs = {RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 1}
+    return Allowance(
+        name="paths", limit=free + paid, window=Month(), costs=costs, free=free, unit_dollars=DOLLARS_PER_PATH
+    )
 
 
 def _settings(config: Path | None, site: str | None) -> Settings | None:
@@ -113,6 +139,7 @@ def _plain(made: KeyPlan, prefix: str) -> dict[str, Any]:
         "deferred": [{**one._asdict(), "key": prefix + one.key} for one in made.deferred],
         "spent": made.spent,
         "collateral": made.collateral,
+        "dollars": made.dollars,
     }
 
 
@@ -127,7 +154,8 @@ def _show(made: KeyPlan, prefix: str, *, verbose: bool) -> None:
     for one in made.deferred:
         typer.echo(f"deferred  {prefix}{one.key}  {reason_for(one.reason, verbose=verbose)}")
     spent = ", ".join(f"{count} {kind}" for kind, count in made.spent.items())
-    typer.echo(f"spent: {spent}; deferred: {len(made.deferred)}; collateral: {made.collateral}")
+    money = f", ${made.dollars:.3f}" if made.dollars else ""
+    typer.echo(f"spent: {spent}{money}; deferred: {len(made.deferred)}; collateral: {made.collateral}")
 
 
 def _explain(config: Path | None, site: str | None, argument: str, *, as_json: bool) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from listener.allowances import Allowance, Day
+from listener.allowances import Allowance, Day, for_each_kind
+from listener.planner.constants import OBJECT_DOLLARS
 from listener.planner.model import Budget, DirectoryLoad, PlanInput
 from listener.planner.plan import plan
 from listener.refresh import RefreshKind
@@ -48,6 +49,7 @@ class KeyPlan:
     spent: dict[str, int]
     """Tokens by kind: ``file``, ``directory``."""
     collateral: int
+    dollars: float = 0.0
 
 
 def plan_keys(
@@ -57,9 +59,11 @@ def plan_keys(
     files: int,
     directories: int,
     min_directory_depth: int = 1,
+    shared: Allowance | None = None,
+    object_dollars: float = OBJECT_DOLLARS,
 ) -> KeyPlan:
     """
-    Plan for a whole day from lists of keys.
+    Plan for a whole day, or a month, from lists of keys.
 
     Args:
         changes: Changed keys in order of their changes; one that ends with ``/`` is a changed subtree.
@@ -67,20 +71,21 @@ def plan_keys(
         files: File tokens that may be spent.
         directories: Directory tokens that may be spent.
         min_directory_depth: The shallowest directory that may be refreshed; 0 allows the root.
+        shared: What files and directories spend together instead of tokens of their own, all of it left.
+        object_dollars: What an evicted object is worth, where that costs money.
     """
     changed = [key for key in dict.fromkeys(changes) if key]
     inventory = _Inventory(objects)
     due = _by_directory(changed)
     kinds = {RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories}
-    day = [
-        Budget(Allowance(name=kind, limit=units, window=Day(), costs={kind: 1}), units, _DAY_SECONDS)
-        for kind, units in kinds.items()
-    ]
+    allowances = for_each_kind(kinds, Day()) if shared is None else (shared,)
+    budgets = [Budget(one, one.limit, _DAY_SECONDS) for one in allowances]
     made = plan(
         PlanInput(
             now=0.0,
             loads=[_load(directory, keys, inventory) for directory, keys in due.items()],
-            budgets=day,
+            budgets=budgets,
+            object_dollars=object_dollars,
             kinds=kinds.keys(),
             weights=lambda url: inventory.below(url[len(_BASE) :]),
             allowed=lambda url: url.count("/", len(_BASE)) >= min_directory_depth,
@@ -102,7 +107,8 @@ def plan_keys(
         keys = ([directory] if waiting.subtree else []) + waiting.exact
         deferred.extend(KeyDeferral(key, deferral.reason) for key in keys)
     spent = {kind.value: made.spent.get(kind, 0) for kind in kinds}
-    return KeyPlan(refreshes, deferred, spent, sum(refresh.collateral for refresh in refreshes))
+    collateral = sum(refresh.collateral for refresh in refreshes)
+    return KeyPlan(refreshes, deferred, spent, collateral, made.dollars)
 
 
 class _Inventory:

@@ -125,13 +125,19 @@ def _currencies(given: PlanInput, left: Purse, defer_cost: float) -> list[Curren
         file, directory = (_cost(given, budget, kind) for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY))
         if file or directory:
             units = left.left[budget.name]
-            prices = Prices([(units, 0.0)]) if given.cover_all else _prices(given, budget, left, defer_cost)
+            prices = _bare(given, budget, units) if given.cover_all else _prices(given, budget, left, defer_cost)
             found.append(Currency(prices, file, directory))
     return found
 
 
 def _cost(given: PlanInput, budget: Budget, kind: RefreshKind) -> int:
     return budget.cost(kind) if kind in given.kinds else 0
+
+
+def _bare(given: PlanInput, budget: Budget, units: int) -> Prices:
+    """Return what units cost by themselves, whatever they might be wanted for later."""
+    free, paid = _free_and_paid(budget, units)
+    return Prices([(free, 0.0), (paid, budget.allowance.unit_dollars / given.object_dollars)])
 
 
 def _prices(given: PlanInput, budget: Budget, left: Purse, defer_cost: float) -> Prices:

@@ -275,7 +275,7 @@ class Draft:
             causes.append(Cause(f"waiting for {limit.name}", afforded - allowed, limit.resets_at))
         if due > afforded:
             why = ""
-            if self.left.of(kind) > 0:
+            if (self.left.of(kind) if allowed else left) > 0:
                 why = self.reasons.kept(kind) if worth < min(left, most) else self.pool.used_up(load.site, kind)
             causes.append(self.reasons.quota_cause(kind, due - afforded, used_up=why))
         return causes
@@ -311,8 +311,18 @@ class Reasons:
     evictions: Callable[[DirectoryLoad], int | None] = lambda _: None
     """How many unchanged objects a refresh of a load's own directory would evict; ``None``: not known."""
     _state: tuple[tuple[float, float], str] = field(default=((-1, -1), ""))
+    _short: dict[tuple[RefreshKind, str], tuple[str, float | None]] = field(default_factory=dict)
+    """What is said of a kind whose scarcest allowance is used up, and until when that is."""
+    _counted: tuple[int, tuple[float, float]] = (-1, (0, 0))
+    """Refreshes left of each kind after so many changes of the purse."""
+    _is_shared: bool = False
+    """Whether files and directories spend the same."""
     _made: dict[tuple[object, ...], str] = field(default_factory=dict)
     """Texts made so far: a plan may defer a million directories for the same few reasons."""
+
+    def __post_init__(self) -> None:
+        """Look once at what is shared: reasons are made for a million loads."""
+        self._is_shared = self.given.costs(RefreshKind.FILE) == self.given.costs(RefreshKind.DIRECTORY) != {}
 
     def directory(self, files: int, subtrees: int, evicts: int, *, known: bool, dollars: float = 0.0) -> str:
         """Return why a directory is refreshed, which covers so many file and subtree needs."""
@@ -353,10 +363,14 @@ class Reasons:
 
     def quota_cause(self, kind: RefreshKind, needs: int, *, used_up: str) -> Cause:
         """Return the cause where the quota is short: the day's, or with ``used_up`` what a site may have of it."""
-        budget = self._scarcest(kind)
-        resets_at = None if budget is None or self.given.cover_all else budget.resets_at
-        until = resets_at if resets_at is not None and math.isfinite(resets_at) else None
-        return Cause(used_up or self._none_left(kind, budget), needs, until)
+        scarcest = kind, self.left.scarcest(kind)
+        if scarcest not in self._short:
+            budget = self._scarcest(kind)
+            resets_at = math.inf if budget is None or self.given.cover_all else budget.resets_at
+            until = resets_at if math.isfinite(resets_at) else None
+            self._short[scarcest] = self._none_left(kind, budget), until
+        what, until = self._short[scarcest]
+        return Cause(used_up or what, needs, until)
 
     def _scarcest(self, kind: RefreshKind) -> Budget | None:
         """Return the allowance that leaves fewest refreshes of a kind."""
@@ -366,9 +380,10 @@ class Reasons:
     def _none_left(self, kind: RefreshKind, budget: Budget | None) -> str:
         """Return that an allowance is used up, by its own name."""
         kept = " beyond the reserve for urgent refreshes" if self.given.reserve and not self.given.urgent else ""
-        if budget is None or self.given.cover_all:
+        is_daily = budget is not None and isinstance(budget.allowance.window, Day)
+        if budget is None or (is_daily and self.given.cover_all):
             return f"no {kind} quota left{kept}"
-        if isinstance(budget.allowance.window, Day):
+        if is_daily:
             return f"no {budget.name} quota left today{kept}"
         return f"no {_of_window(budget)} are left{kept}{_paid(budget)}"
 
@@ -396,7 +411,7 @@ class Reasons:
         """Return a sentence on why no directory refresh covers it."""
         if not load.due:
             return ""
-        if not self.left.of(RefreshKind.DIRECTORY):
+        if not self._counts()[1]:
             return "" if self._is_shared else " No directory quota is left either."
         if not self.given.allowed(load.url):
             return " Its directory may not be refreshed (min_directory_depth, directory_blackout)."
@@ -415,12 +430,10 @@ class Reasons:
         return self._state[1]
 
     def _counts(self) -> tuple[float, float]:
-        return self.left.of(RefreshKind.FILE), self.left.of(RefreshKind.DIRECTORY)
-
-    @property
-    def _is_shared(self) -> bool:
-        """Whether files and directories spend the same."""
-        return self.given.costs(RefreshKind.FILE) == self.given.costs(RefreshKind.DIRECTORY) != {}
+        if self._counted[0] != self.left.changes:
+            counts = self.left.of(RefreshKind.FILE), self.left.of(RefreshKind.DIRECTORY)
+            self._counted = self.left.changes, counts
+        return self._counted[1]
 
     def _amounts(self, files: float, directories: float) -> str:
         if self._is_shared and (budget := self._scarcest(RefreshKind.FILE)) is not None:

@@ -42,13 +42,14 @@ def hours_left(budget: Budget, now: float) -> float:
 class Purse:
     """The units left of each allowance, counted in refreshes of a kind: of several allowances the scarcest rules."""
 
-    __slots__ = ("_before", "_costs", "_kinds", "_paid", "left")
+    __slots__ = ("_before", "_costs", "_kinds", "_paid", "changes", "left")
 
     def __init__(self, given: PlanInput, left: Mapping[str, int]) -> None:
         """Take what is left of each allowance, by name."""
         self._kinds = given.kinds
         self._costs = {kind: list(given.costs(kind).items()) for kind in RefreshKind}
         self.left = dict(left)
+        self.changes = 0
         self._paid = [one for one in given.budgets if one.allowance.is_paid]
         self._before = {one.name: one.limit - one.left + self.left[one.name] for one in self._paid}
 
@@ -64,14 +65,21 @@ class Purse:
         """Return how many refreshes of a kind are left; infinite where it takes units of no allowance."""
         if kind not in self._kinds:
             return 0
-        return min([self.left[name] // units for name, units in self._costs[kind]], default=math.inf)
+        costs = self._costs[kind]
+        if len(costs) == 1:  # asked for each of a million loads
+            name, units = costs[0]
+            return self.left[name] // units
+        return min([self.left[name] // units for name, units in costs], default=math.inf)
 
     def scarcest(self, kind: RefreshKind) -> str:
         """Return the name of the allowance that leaves fewest refreshes of a kind; empty where none limits it."""
+        if len(self._costs[kind]) == 1:
+            return self._costs[kind][0][0]
         return min(self._costs[kind], key=lambda cost: self.left[cost[0]] // cost[1], default=("", 0))[0]
 
     def spend(self, kind: RefreshKind, refreshes: int) -> None:
         """Take the units of so many refreshes."""
+        self.changes += 1
         for name, units in self._costs[kind]:
             self.left[name] -= units * refreshes
 
@@ -124,10 +132,10 @@ class QuotaPool:
         return Purse(self._given, {name: max(0, left - idle[name]) for name, left in self._purse.left.items()})
 
     def most(self, site: str, kind: RefreshKind) -> float:
-        """Return how many refreshes a site may still have: its guarantee, and what nobody is guaranteed."""
-        left = self._purse.of(kind)
+        """Return how many refreshes shares leave a site: its guarantee, and what nobody is guaranteed."""
         if not self._shares:
-            return left
+            return math.inf  # the purse itself bounds it
+        left = self._purse.of(kind)
         return min([left, *(self._most(site, name) // units for name, units in self._costs[kind])])
 
     def _most(self, site: str, name: str) -> int:

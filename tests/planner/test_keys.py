@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from listener.allowances import Allowance, Month
 from listener.planner import plan_keys
+from listener.refresh import RefreshKind
+
+FILE, DIRECTORY = RefreshKind.FILE, RefreshKind.DIRECTORY
 
 
 def above(key: str) -> list[str]:
@@ -80,3 +85,18 @@ def test_odd_keys_stay_as_they_are(key: str) -> None:
     """Keys are never parsed as URLs: whatever they hold, they come back unchanged."""
     made = plan_keys([key], [key], files=1, directories=1)
     assert [r.key for r in made.refreshes] == [key]
+
+
+def test_shared_paths_are_bought_where_that_spares_enough() -> None:
+    """Of two folders beyond the free paths one is taken whole, the other is bought file by file; so the sum says."""
+    few, many = [f"a/{n}" for n in range(3)], [f"b/{n}" for n in range(40)]
+    others = [*(f"a/old{n}" for n in range(80)), *(f"b/old{n}" for n in range(9))]
+    paths = Allowance(
+        name="paths", limit=100, window=Month(), costs=dict.fromkeys((FILE, DIRECTORY), 1), free=1, unit_dollars=0.005
+    )
+    made = plan_keys([*few, *many], [*few, *many, *others], files=0, directories=0, shared=paths)
+    assert (made.spent, made.collateral, made.dollars) == ({"file": 3, "directory": 1}, 9, 0.015)
+    assert made.deferred == []
+    without = plan_keys([*few, *many], [*few, *many, *others], files=0, directories=0, shared=replace(paths, limit=1))
+    assert (without.spent, without.dollars) == ({"file": 0, "directory": 1}, 0.0)
+    assert "Deferred: no paths of the month are left" in without.deferred[0].reason
