@@ -19,6 +19,7 @@ import tracemalloc
 from bench.planning.large import site
 from listener.clock import SystemClock, window_start
 from listener.pipeline.accounts import Account
+from listener.pipeline.layers import Layers
 from listener.pipeline.planning_round import ActiveOverrides, PlanningResult, PlanningRound, gc_paused
 from listener.pipeline.sender import Queued
 from listener.planner import Plan, PlanInput, plan
@@ -108,9 +109,12 @@ async def planning_seconds() -> tuple[float, PlanningResult]:
     target = AlibabaCdn("cdn", AlibabaCdn.Settings(quota={"file": 2000, "directory": 100}))
     clock = SystemClock()
     now = window_start(clock.now()) + 43_200.0
+    targets = {"cdn": target}
+    sites = Sites([Site(source="www", target="cdn", base_urls=[URL])])
     this = PlanningRound(
-        account=Account("main", {"cdn": target}),
-        sites=Sites([Site(source="www", target="cdn", base_urls=[URL])]),
+        account=Account("main", targets),
+        sites=sites,
+        layers=Layers(sites, targets, known=targets),
         settings=PlannerSettings(),
         overrides=ActiveOverrides(()),
         queued=Queued(),
