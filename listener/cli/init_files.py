@@ -23,7 +23,7 @@ READABLE: Final = 0o644
 PRIVATE_DIRECTORY: Final = 0o700
 CONTAINER_USER: Final = 65532
 """The user of the container image; see config/container/Containerfile."""
-_ONE_ITEM: Final = re.compile(r"\[\n +(.*),\n\]")
+_ONE_ITEM: Final = re.compile(r"\[\n +([^ \n].*),\n\]")
 """A list of one item, which reads better in one line."""
 _SHIPPED_CREDENTIALS: Final = {"access-key-id", "access-key-secret"}
 """Those that the shipped unit loads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from listener.planner.balances import left_of, limit_of
 from listener.planner.forecast import Backlog, Forecast, backlog, forecast
 from listener.planner.keys import KeyDeferral, KeyPlan, KeyRefresh, plan_keys
 from listener.planner.model import (
@@ -18,7 +19,6 @@ from listener.planner.model import (
 )
 from listener.planner.pacing import widest_seconds
 from listener.planner.plan import plan
-from listener.planner.purse import left_of, limit_of
 
 __all__ = [
     "Arrivals",

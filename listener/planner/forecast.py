@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from listener.allowances import length_days
+from listener.planner.balances import Balances, affordable
 from listener.planner.model import Budget, PlanInput, PlannedDirectory
 from listener.planner.plan import plan
-from listener.planner.purse import Purse, affordable
 from listener.refresh import RefreshKind
 
 __all__ = ["Backlog", "Forecast", "backlog", "forecast"]
@@ -67,7 +67,7 @@ def backlog(given: PlanInput, *, needs: int | None = None) -> Backlog:
     ]
     spare = min(rates, default=math.inf) - given.arrivals.expected(given.now, _DAY_HOURS)
     days = needs / spare if spare > 0 else None
-    if needs <= Purse(fresh, units).of(_FILE):
+    if needs <= Balances(fresh, units).of(_FILE):
         return Backlog(needs, days, [])
     offer = plan(replace(fresh, cover_all=True, shares={}, limits=()))
     return Backlog(needs, days, offer.directories)

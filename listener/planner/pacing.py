@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from listener.allowances import Rolling
+from listener.planner.balances import Balances, hours_left
 from listener.planner.constants import (
     COVER_ALL_COST,
     DIRECTORY_DECAY,
@@ -47,7 +48,6 @@ from listener.planner.constants import (
 )
 from listener.planner.model import Budget, Limit, PlanInput
 from listener.planner.prices import Currency, Prices, Tariff
-from listener.planner.purse import Purse, hours_left
 from listener.refresh import RefreshKind
 
 __all__ = [
@@ -71,7 +71,7 @@ SINGLE_PRICES = 1_000
 class TokenPrices(NamedTuple):
     """What may be spent now, and at which prices."""
 
-    left: Purse
+    left: Balances
     """Units of each allowance, less the reserve."""
     hours: float
     """Until what waits can be sent."""
@@ -84,7 +84,7 @@ class TokenPrices(NamedTuple):
     """Whether nothing may wait that can be covered: prices are no prices then."""
 
 
-def token_prices(given: PlanInput, left: Purse) -> TokenPrices:
+def token_prices(given: PlanInput, left: Balances) -> TokenPrices:
     """Return what may be spent and what it costs, at the prices of the hour."""
     hours = waiting_hours(given, left)
     defer_cost = COVER_ALL_COST if given.cover_all else STALE_HOUR_COST * hours
@@ -93,7 +93,7 @@ def token_prices(given: PlanInput, left: Purse) -> TokenPrices:
     return TokenPrices(left, hours, expected, defer_cost, tariff, covers_all=given.cover_all)
 
 
-def waiting_hours(given: PlanInput, left: Purse) -> float:
+def waiting_hours(given: PlanInput, left: Balances) -> float:
     """
     Return how long waits what is not sent as files now.
 
@@ -118,7 +118,7 @@ def _impossible(given: PlanInput) -> list[Currency]:
     return [Currency(Prices([]), *pair) for pair in ((file, 0), (0, directory)) if any(pair)]
 
 
-def _currencies(given: PlanInput, left: Purse, defer_cost: float) -> list[Currency]:
+def _currencies(given: PlanInput, left: Balances, defer_cost: float) -> list[Currency]:
     """Return a currency for each allowance that files or directories spend, those of files first."""
     found = []
     for budget in sorted(given.budgets, key=lambda one: not one.cost(RefreshKind.FILE)):
@@ -140,7 +140,7 @@ def _bare(given: PlanInput, budget: Budget, units: int) -> Prices:
     return Prices([(free, 0.0), (paid, budget.allowance.unit_dollars / given.object_dollars)])
 
 
-def _prices(given: PlanInput, budget: Budget, left: Purse, defer_cost: float) -> Prices:
+def _prices(given: PlanInput, budget: Budget, left: Balances, defer_cost: float) -> Prices:
     """Return what the units of one allowance are worth now."""
     units = left.left[budget.name]
     file, directory = (_cost(given, budget, kind) for kind in (RefreshKind.FILE, RefreshKind.DIRECTORY))

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from listener.allowances import DAY_SECONDS, Day, Month, Rolling
+from listener.planner.balances import Balances, QuotaPool, affordable, hours_left
 from listener.planner.constants import (
     LEND_HOURS,
     LEND_STEP_SECONDS,
@@ -40,7 +41,6 @@ from listener.planner.model import (
     PlannedFiles,
 )
 from listener.planner.pacing import Meter, TokenPrices, meters, room, take, token_prices, too_many_evictions
-from listener.planner.purse import Purse, QuotaPool, affordable, hours_left
 from listener.refresh import NUMBERS, RefreshKind
 
 __all__ = ["Cause", "Draft", "Reasons", "plan"]
@@ -64,7 +64,7 @@ def plan(given: PlanInput) -> Plan:
 
 def _decide(given: PlanInput, prices: TokenPrices, held: list[Meter], pool: QuotaPool) -> Draft:
     """Choose directories for all sites together, then single needs, each site within its share."""
-    left = Purse(given, prices.left.left)
+    left = Balances(given, prices.left.left)
     draft = Draft(Reasons(given, prices, left), held, left, pool, given.params_are_files)
     rest: Sequence[DirectoryLoad] = given.loads
     if not _no_directory_pays(given, prices):
@@ -212,7 +212,7 @@ class Draft:
 
     reasons: Reasons
     meters: list[Meter]
-    left: Purse
+    left: Balances
     pool: QuotaPool
     params_are_files: bool = False
     worth: float = math.inf
@@ -306,7 +306,7 @@ class Reasons:
 
     given: PlanInput
     prices: TokenPrices
-    left: Purse
+    left: Balances
     """Units left, which the plan keeps up to date."""
     evictions: Callable[[DirectoryLoad], int | None] = lambda _: None
     """How many unchanged objects a refresh of a load's own directory would evict; ``None``: not known."""
@@ -314,7 +314,7 @@ class Reasons:
     _short: dict[tuple[RefreshKind, str], tuple[str, float | None]] = field(default_factory=dict)
     """What is said of a kind whose scarcest allowance is used up, and until when that is."""
     _counted: tuple[int, tuple[float, float]] = (-1, (0, 0))
-    """Refreshes left of each kind after so many changes of the purse."""
+    """Refreshes left of each kind after so many changes of the balances."""
     _is_shared: bool = False
     """Whether files and directories spend the same."""
     _made: dict[tuple[object, ...], str] = field(default_factory=dict)

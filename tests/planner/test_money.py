@@ -64,11 +64,11 @@ def test_no_way_to_spend_paths_is_better(due: list[int], unchanged: list[int], f
     units = len(made.directories) + sum(f.take for f in made.files)
     value = made.collateral + prices.cost(units) + waiting * sum(deferral.needs for deferral in made.deferred)
     choices = itertools.product([False, True], repeat=5)
-    assert value == pytest.approx(min(by_hand(chosen, due, unchanged, prices, waiting) for chosen in choices))
+    assert value == pytest.approx(min(cover_cost(chosen, due, unchanged, prices, waiting) for chosen in choices))
     assert made.dollars == pytest.approx(0.005 * max(0, units - free))
 
 
-def by_hand(chosen: tuple[bool, ...], due: list[int], unchanged: list[int], prices: Prices, waiting: float) -> float:
+def cover_cost(chosen: tuple[bool, ...], due: list[int], unchanged: list[int], prices: Prices, waiting: float) -> float:
     """Return what refreshing these directories costs, and then as many files as is best."""
     picked = [name for name, one in zip(NAMES, chosen, strict=True) if one]
     covered = [any(name.startswith(one) for one in picked) for name in NAMES]

@@ -10,7 +10,7 @@ from listener.planner.constants import LEND_HOURS
 from listener.planner.model import Budget, PlanInput, QuotaShare
 from listener.refresh import RefreshKind, reserved_units
 
-__all__ = ["Purse", "QuotaPool", "affordable", "hours_left", "left_of", "limit_of"]
+__all__ = ["Balances", "QuotaPool", "affordable", "hours_left", "left_of", "limit_of"]
 
 
 def affordable(given: PlanInput) -> dict[str, int]:
@@ -39,7 +39,7 @@ def hours_left(budget: Budget, now: float) -> float:
     return max(0.0, budget.resets_at - now) / 3600.0
 
 
-class Purse:
+class Balances:
     """The units left of each allowance, counted in refreshes of a kind: of several allowances the scarcest rules."""
 
     __slots__ = ("_before", "_costs", "_kinds", "_paid", "changes", "left")
@@ -98,7 +98,7 @@ class QuotaPool:
 
     def __init__(self, given: PlanInput, left: Mapping[str, int]) -> None:
         """Part what is left, by the shares and the hour."""
-        self._purse = Purse(given, left)
+        self._balances = Balances(given, left)
         self._budgets = {one.name: one for one in given.budgets}
         self._costs = {kind: list(given.costs(kind).items()) for kind in RefreshKind}
         self._given = given
@@ -124,24 +124,24 @@ class QuotaPool:
         unused = share.guaranteed * self._budgets[name].limit - self._spent[site, name]
         return max(0, int(unused if site in self._due else unused * self._kept_part[name]))
 
-    def joint_left(self) -> Purse:
+    def joint_left(self) -> Balances:
         """Return what the sites that have something due may spend together."""
         idle: Counter[str] = Counter()
         for (site, name), units in self._kept.items():
             idle[name] += 0 if site in self._due else units
-        return Purse(self._given, {name: max(0, left - idle[name]) for name, left in self._purse.left.items()})
+        return Balances(self._given, {name: max(0, left - idle[name]) for name, left in self._balances.left.items()})
 
     def most(self, site: str, kind: RefreshKind) -> float:
         """Return how many refreshes shares leave a site: its guarantee, and what nobody is guaranteed."""
         if not self._shares:
-            return math.inf  # the purse itself bounds it
-        left = self._purse.of(kind)
+            return math.inf  # the balances themselves bound it
+        left = self._balances.of(kind)
         return min([left, *(self._most(site, name) // units for name, units in self._costs[kind])])
 
     def _most(self, site: str, name: str) -> int:
         share = self._shares.get((site, name), _EVERYBODY)
         greatest = int(self._greatest(site, name, share) * self._budgets[name].limit)
-        left = self._purse.left[name]
+        left = self._balances.left[name]
         own = min(self._kept.get((site, name), 0), left)
         free = max(0, left - self._all_kept[name])
         return max(0, min(greatest - self._spent[site, name], own + free))
@@ -157,7 +157,7 @@ class QuotaPool:
 
     def spend(self, site: str, kind: RefreshKind, refreshes: int) -> None:
         """Take the units of refreshes for a site, its guarantee first."""
-        self._purse.spend(kind, refreshes)
+        self._balances.spend(kind, refreshes)
         for name, cost in self._costs[kind]:
             units = cost * refreshes
             self._spent[site, name] += units
