@@ -70,7 +70,7 @@ def did_it_itself(modules: set[str]) -> bool:
     return "listener.store" in modules
 
 
-CHANGING = "at|ended|task_id|told_at|until|oldest_unsettled_seconds|oldest_seconds|waited_seconds|per_hour"
+CHANGING = "at|ended|task_id|told_at|until|oldest_unsettled_seconds|oldest_seconds|waited_seconds|per_hour|reserve"
 
 
 def settled(text: str) -> Any:
