@@ -222,6 +222,11 @@ def length_days(window: Window, now: float) -> float:
     return (window.end(now) - window.first(now)) / DAY_SECONDS
 
 
-def is_reset_near(window: Window, now: float, guard_seconds: float) -> bool:
-    """Return whether a unit that is spent now might be counted by the CDN in another row than here."""
-    return window.start(now - guard_seconds) != window.start(now + guard_seconds)
+def is_reset_near(window: Window, now: float, guard_seconds: float, *, before_seconds: float | None = None) -> bool:
+    """
+    Return whether a unit that is spent now might be counted by the CDN in another row than here.
+
+    The guard is as long behind a reset as before it, unless ``before_seconds`` are given.
+    """
+    before = guard_seconds if before_seconds is None else before_seconds
+    return window.start(now - guard_seconds) != window.start(now + before)

@@ -53,6 +53,7 @@ from listener.contracts.targets import (
     UnknownOutcome,
     confirms,
     evicts_directories,
+    token_mark,
 )
 from listener.refresh import UNLIMITED
 
@@ -97,4 +98,5 @@ __all__ = [
     "evicts_directories",
     "no_ack",
     "parts_of",
+    "token_mark",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,6 +31,7 @@ __all__ = [
     "UnknownOutcome",
     "confirms",
     "evicts_directories",
+    "token_mark",
 ]
 
 
@@ -78,6 +80,11 @@ class Pace:
     """Task ids in one call of :meth:`ReportsTasks.tasks`."""
     history_seconds: float = 3 * 86_400.0
     """How long the CDN knows a task: an older one is looked at no more."""
+    answer_seconds: float = 0.0
+    """
+    How long a request may be on its way until the CDN counts it, where no live quota corrects the ledger: none is
+    begun so shortly before the reset of an allowance.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,8 @@ class UnknownOutcome(StrEnum):
     TOKEN = "token"  # noqa: S105 - no secret
     """
     The same request is sent again with the same token: the CDN charges and does it once. Once it would be counted in
-    another window of an allowance it counts as spent instead.
+    another window of an allowance, or the configuration names another account or :attr:`TargetBase.recipient`, it
+    counts as spent instead.
     """
     REPEAT = "repeat"
     """A request that is sent twice costs nothing and does no harm, so it is sent again."""
@@ -178,6 +186,12 @@ def confirms(target: Target) -> bool:
     return isinstance(target, ReportsTasks) or bool(getattr(target, "confirms_by_answer", False))
 
 
+def token_mark(target: Target) -> str:
+    """Return how the tokens end of requests that this target sends, by its account and what knows them there."""
+    of = f"{target.account}\n{getattr(target, 'recipient', '')}"
+    return hashlib.sha256(of.encode()).hexdigest()[:8]
+
+
 def evicts_directories(target: Target) -> bool:
     """Return whether a directory refresh drops what did not change, too; True without directory refreshes."""
     limits = target.limits.get(RefreshKind.DIRECTORY)
@@ -191,6 +205,8 @@ class TargetBase:
     allowances: Sequence[Allowance] = ()
     unknown_outcome = UnknownOutcome.SPENT
     pace = Pace()
+    recipient = ""
+    """What knows the tokens of requests, where an account has several, such as the id of a zone or a distribution."""
     confirms_by_answer = False
     """Whether :meth:`Target.submit` returns once every cache has dropped its copies; else its answer is acceptance."""
 

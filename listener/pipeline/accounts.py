@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from listener.allowances import DAY_SECONDS, Allowance, is_reset_near
+from listener.allowances import DAY_SECONDS, Allowance, Window, is_reset_near
 from listener.contracts import Pace, Target, evicts_directories
 from listener.planner import Arrivals
 from listener.refresh import Priority, RefreshKind, Scope
@@ -331,7 +331,15 @@ class Account:
 
     def is_near_reset(self, now: float) -> bool:
         """Return whether nobody can say in which window the CDN books what happens now."""
-        return any(is_reset_near(one.window, now, RESET_GUARD_SECONDS) for one in self.allowances)
+        return any(self._is_near(one.window, now) for one in self.allowances)
+
+    @property
+    def guard_before_seconds(self) -> float:
+        """Return how long before a reset nothing is sent any more: what is sent then may be counted after it."""
+        return RESET_GUARD_SECONDS + max((target.pace.answer_seconds for target in self.targets.values()), default=0.0)
+
+    def _is_near(self, window: Window, now: float) -> bool:
+        return is_reset_near(window, now, RESET_GUARD_SECONDS, before_seconds=self.guard_before_seconds)
 
     def next_reset(self, now: float) -> float:
         """Return when units come back next, in seconds since the epoch; infinite where none do."""
@@ -389,8 +397,9 @@ class Account:
         """Return the earliest time from ``now`` on at which something may be sent."""
         at = max(now, self.closed_until, now + QUOTA_RETRY_SECONDS if self.needs_quota else now)
         windows = [one.window for one in self.allowances]
-        while near := [window for window in windows if is_reset_near(window, at, RESET_GUARD_SECONDS)]:
-            at = max(window.start(at + RESET_GUARD_SECONDS) + RESET_GUARD_SECONDS for window in near)
+        before = self.guard_before_seconds
+        while near := [window for window in windows if self._is_near(window, at)]:
+            at = max(window.start(at + before) + RESET_GUARD_SECONDS for window in near)
         return at
 
     @asynccontextmanager

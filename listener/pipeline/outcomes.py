@@ -15,9 +15,9 @@ from typing import NamedTuple
 import structlog
 
 from listener.clock import Clock
-from listener.contracts import FindsTasks, Pace, ReportsTasks, Target, UnknownOutcome
+from listener.contracts import FindsTasks, Pace, ReportsTasks, Target, UnknownOutcome, token_mark
 from listener.errors import OutcomeUnknown, TargetError
-from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
+from listener.pipeline.accounts import Account
 from listener.pipeline.evidence import CLOCK_MARGIN_SECONDS, LATEST_SECONDS, Evidence, weigh
 from listener.pipeline.sender import RESEND_SECONDS, Batch
 from listener.refresh import Attempt, AttemptState, RefreshKind, Task, TaskState
@@ -354,6 +354,8 @@ class UnknownOutcomes:
             return await self._presume_spent(request, f"sent again for {age / 60:.0f} minutes without an answer")
         if self._would_count_now(request, now):
             return await self._presume_spent(request, "sent again now it would count in a window that reserved nothing")
+        if not token.endswith(token_mark(self._account.targets[request.attempts[0].target])):
+            return await self._presume_spent(request, "it was sent as another account, or to another place")
         self._sent_again.add(request.ids[0])
         again = now + max(RESEND_SECONDS, min(LOOK_MOST_SECONDS, age / 2))
         await self._store.postpone([(i, again) for i in request.ids])
@@ -367,7 +369,8 @@ class UnknownOutcomes:
         """Return whether a request that was not accepted before would be counted in another window than it is here."""
         one = request.attempts[0]
         windows = [each.window for each in self._account.targets[one.target].allowances if one.kind in each.costs]
-        return any(each.start(request.sent_at) != each.start(now + RESET_GUARD_SECONDS) for each in windows)
+        latest = now + self._account.guard_before_seconds
+        return any(each.start(request.sent_at) != each.start(latest) for each in windows)
 
     async def _look_at(self, request: _Request, requests: Sequence[_Request]) -> int:
         try:

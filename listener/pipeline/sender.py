@@ -20,7 +20,7 @@ from urllib.parse import quote
 import structlog
 
 from listener.clock import Clock
-from listener.contracts import KindLimits, ReportsTasks, UnknownOutcome
+from listener.contracts import KindLimits, ReportsTasks, UnknownOutcome, token_mark
 from listener.errors import (
     BatchRejected,
     BatchTooLarge,
@@ -227,15 +227,17 @@ class Sender:
             return None  # it waited for its turn before the end began, so it would get it before the end
         now = self._clock.now()
         closed = max(self._account.open_at(now), self._account.closed_until_for(batch.kind)) > now
+        is_past = self._account.is_past(batch.kind, batch.attempts[0].created_at, now)
         if batch.token:
-            if not closed:
+            # Past, it would count where nothing is reserved: when it is looked at next it is taken for spent.
+            if not closed and not is_past:
                 await self._repeat(batch)
             return None
-        if closed or self._account.is_past(batch.kind, batch.attempts[0].created_at, now):
+        if closed or is_past:
             # Closed meanwhile, or reserved in a window that is over: reserved again when it may be sent.
             await self._book("book", lambda: self._store.refund(batch.ids))
             return None
-        token = secrets.token_hex(16)
+        token = secrets.token_hex(12) + token_mark(self._account.targets[batch.target])
         going = frozenset(await self._book("book", lambda: self._store.mark_sending(batch.ids, token=token)))
         if len(going) < len(batch.attempts):
             log.info("sender.withdrawn", account=self._account.name, urls=len(batch.attempts) - len(going))

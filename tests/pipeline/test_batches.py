@@ -129,6 +129,17 @@ def test_the_guard_regards_every_allowance_that_has_a_reset() -> None:
     assert both.open_at(midnight - 1.0) == midnight + RESET_GUARD_SECONDS
 
 
+@pytest.mark.parametrize(("seconds", "answers"), [(44.9, False), (45.1, True)])
+def test_what_may_be_counted_late_is_not_begun_before_the_reset(seconds: float, answers: bool) -> None:
+    """Where no live quota corrects the ledger, an answer that may take half a minute must be there before it."""
+    one = account()
+    one.any_target.pace = Pace(answer_seconds=30.0)
+    reset = QUOTA_DAY.start(NOON) + 86400.0
+    assert (one.open_at(reset - seconds) == reset - seconds) is answers
+    assert one.is_near_reset(reset - seconds) is not answers
+    assert one.open_at(reset - 1.0) == one.open_at(reset + 1.0) == reset + RESET_GUARD_SECONDS
+
+
 def test_an_exhausted_allowance_closes_the_kinds_that_spend_it() -> None:
     """For a time that doubles, until one of them succeeds; another allowance is not concerned."""
     both = Allowance(name="both", limit=9, window=Day(), costs={RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 1})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from listener.allowances import Day
 from listener.change import Change
 from listener.contracts import UnknownOutcome
 from listener.errors import BatchRejected, OutcomeUnknown, TargetError, Throttled, Unavailable
-from listener.refresh import AttemptState, Receipt
+from listener.refresh import AttemptState, Priority, Receipt, RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
 from tests.pipeline.scripted import BASE, Scripted, WithTasks, a_world_of
 from tests.pipeline.world import World
@@ -105,6 +105,56 @@ async def test_a_request_is_not_sent_again_in_another_window(tmp_path: Path) -> 
         first, second = target.sent
         assert first.token != second.token
         assert await world.ledger() == (1, 0), "that of the new day"
+
+
+class Queueing(Scripted):
+    """A target at whose rate limits a request may have to wait; a test says what happens meanwhile."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    async def admit(self, kind: RefreshKind, urls: Sequence[str], *, priority: Priority = Priority.LIVE) -> None:
+        """Wait."""
+        if self.sent and self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
+
+
+async def test_a_request_whose_turn_comes_in_another_window_is_not_sent_again(tmp_path: Path) -> None:
+    """It was queued before the reset, behind others, and would be counted after it, where nothing is reserved."""
+    target = declaring(UnknownOutcome.TOKEN, base=Queueing)
+    assert isinstance(target, Queueing)
+    patient = {"verifier": {"first_seconds": 0.2, "interval_seconds": 0.1, "give_up_seconds": 86_400.0 * 2}}
+    async with a_world_of(tmp_path, target, extra=patient) as world:
+
+        def pass_reset() -> None:
+            now = world.clock.now()
+            world.clock.ahead += Day().end(now) - now + 60
+
+        target.meanwhile = pass_reset
+        world.source.deliver(Change("www", "a.html"))
+        await world.until(unknown(world))
+        world.clock.ahead += 70
+        await world.settled()
+        first, second = target.sent
+        assert first.token != second.token
+        assert await world.ledger() == (1, 0), "that of the new day"
+
+
+@pytest.mark.parametrize("setting", ["account", "recipient"])
+async def test_a_request_is_not_sent_again_to_whom_does_not_know_its_token(tmp_path: Path, setting: str) -> None:
+    """Who the configuration names now would charge it once more: it counts as spent where it went; another is sent."""
+    target = declaring(UnknownOutcome.TOKEN)
+    async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
+        world.source.deliver(Change("www", "a.html"))
+        await world.until(unknown(world))
+    setattr(target, setting, "other")
+    async with a_world_of(tmp_path, target, first_seconds=3600.0) as world:
+        world.clock.ahead += 6
+        await world.settled()
+        first, second = target.sent
+        assert first.token != second.token
+        spent = {name: (await world.store.budget(name, target.allowances[0])).spent for name in ("main", "other")}
+        assert spent == ({"main": 1, "other": 1} if setting == "account" else {"main": 2, "other": 0})
 
 
 async def test_a_restart_sends_a_request_again_at_once(tmp_path: Path) -> None:

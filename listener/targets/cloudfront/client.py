@@ -20,7 +20,7 @@ from listener.alibaba.replies import scrub
 from listener.egress import connection_advice
 from listener.errors import ConfigurationError, Misconfigured, OutcomeUnknown, Unavailable
 from listener.targets.cloudfront.answers import KEY_CODES, Request, error_of
-from listener.targets.cloudfront.settings import Settings
+from listener.targets.cloudfront.settings import KEY_SECONDS, Settings
 from listener.targets.cloudfront.wire import read_failure
 
 __all__ = ["Client"]
@@ -80,9 +80,12 @@ class Client:
 
     async def _call(self, request: Request) -> bytes:
         try:
-            key = await self.key()
+            async with asyncio.timeout(KEY_SECONDS):
+                key = await self.key()
         except ConfigurationError as error:
             raise Misconfigured(str(error), hint=error.hint) from error
+        except TimeoutError as error:
+            raise Unavailable("no AWS key: what provides it does not answer", hint=NO_KEY_HINT) from error
         endpoint, what = self._settings.endpoint_url, request.sent.what
         url = f"{endpoint}{ROOT}/{self._settings.distribution}{request.path}{request.query and '?' + request.query}"
         headers = self._signed(request, url, key)

@@ -16,9 +16,11 @@ from listener.targets.cloudfront.prices import (
     WILDCARDS_PER_SECOND,
 )
 
-__all__ = ["Limits", "Settings"]
+__all__ = ["KEY_SECONDS", "Limits", "Settings"]
 
 API = "https://cloudfront.amazonaws.com"
+KEY_SECONDS = 30.0
+"""For the key, which a role's service may have to give."""
 SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 
 

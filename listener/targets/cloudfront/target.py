@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 from urllib.parse import quote
@@ -41,7 +42,7 @@ from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task,
 from listener.targets.cloudfront.answers import ACCESS_DENIED, NO_INVALIDATION, Request, Sent
 from listener.targets.cloudfront.paths import is_wildcard, nameable, path_of
 from listener.targets.cloudfront.prices import DOLLARS_PER_PATH, FREE_PATHS
-from listener.targets.cloudfront.settings import Limits
+from listener.targets.cloudfront.settings import KEY_SECONDS, Limits
 from listener.targets.cloudfront.settings import Settings as CloudFrontTable
 from listener.targets.cloudfront.wire import COMPLETED, batch_document, read_invalidation
 from listener.targets.turns import Turns
@@ -108,7 +109,8 @@ class CloudFront(TargetBase):
         """Keep the settings; read no key and open no connection before the first call."""
         super().__init__(name, settings)
         self.settings: CloudFrontTable = settings
-        self.account = settings.account
+        self.account, self.recipient = settings.account, settings.distribution
+        self.pace = replace(self.pace, answer_seconds=KEY_SECONDS + settings.answer_seconds)
         self.limits = _limits(settings)
         self.allowances = (_allowance(settings),)
         self._key = key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from listener.errors import OutcomeUnknown, Unavailable
 from listener.refresh import RefreshKind
+from listener.targets.cloudfront.settings import KEY_SECONDS
 from listener.targets.cloudfront.wire import batch_document, read_failure, read_invalidation
 from tests.targets.cloudfront.conftest import BASE, DIRECTORY, FILE, FIRST, IGNORE_PARAMS, KEY, make_target
 
@@ -184,3 +186,18 @@ def test_a_document_announces_what_it_has() -> None:
         ("", "/é"),
     ]
     assert read_invalidation(batch_document("r", [])) is None
+
+
+async def test_a_key_that_does_not_come_is_not_waited_for(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is written within the time that is kept free before the month ends, or not at all."""
+    target, never = make_target(recorder.url, key=None), threading.Event()
+    assert target.pace.answer_seconds == KEY_SECONDS + target.settings.answer_seconds
+    monkeypatch.setattr("listener.targets.cloudfront.client.KEY_SECONDS", 0.05)
+    monkeypatch.setattr(target.client, "_read_key", never.wait)
+    try:
+        with pytest.raises(Unavailable, match="key"):
+            await target.submit(FILE, [f"{BASE}/a"], force=True, token="t")
+    finally:
+        never.set()
+        await target.close()
+    assert recorder.received == []
