@@ -379,7 +379,8 @@ class Reasons:
 
     def _none_left(self, kind: RefreshKind, budget: Budget | None) -> str:
         """Return that an allowance is used up, by its own name."""
-        kept = " beyond the reserve for urgent refreshes" if self.given.reserve and not self.given.urgent else ""
+        is_kept = self.given.reserve and not self.given.urgent and (budget is None or budget.left > 0)
+        kept = " beyond the reserve for urgent refreshes" if is_kept else ""
         is_daily = budget is not None and isinstance(budget.allowance.window, Day)
         if budget is None or (is_daily and self.given.cover_all):
             return f"no {kind} quota left{kept}"

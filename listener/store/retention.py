@@ -41,6 +41,11 @@ __all__ = [
 TOMBSTONE_SECONDS: Final = 24 * 3600.0
 """How long a deleted key is remembered: longer than any scan runs."""
 UNSETTLED_SECONDS: Final = 24 * 3600.0
+NEWEST_WINDOWS: Final = 40
+"""
+Windows of an allowance that are never removed: 30 days of a rolling window, and some. A clock that was wrong for a
+while, and a target that the configuration does not name for a while, must not make what was spent unspent.
+"""
 """Attempts that ended so long before the oldest unsettled one was sent are no longer compared with it."""
 _DAY: Final = 24 * 3600.0
 
@@ -82,9 +87,9 @@ BOUNDS: Final[Mapping[str, Bound]] = {
     "directory": Bound("the directories of stale URLs", "within an hour after its last need was settled"),
     "dropped": Bound("two for each source", f"{_KEPT} after the last drop"),
     "ledger": Bound(
-        f"one for each account, allowance and window of {_KEPT}",
-        f"after {_KEPT}; never while units are reserved, nor while it counts: that of an allowance whose units never"
-        " come back stays",
+        f"one for each account, allowance and window of {_KEPT}, or of the newest {NEWEST_WINDOWS} windows",
+        f"after {_KEPT}, but the newest {NEWEST_WINDOWS} of an allowance stay; never while units are reserved, nor"
+        " while it counts: that of an allowance whose units never come back stays",
     ),
     "message": Bound(f"{MOST_MESSAGES:,}", f"after {MESSAGE_SECONDS / _DAY:.0f} days: queues redeliver for 14 at most"),
     "meta": Bound("one", "never"),
@@ -108,6 +113,10 @@ BOUNDS: Final[Mapping[str, Bound]] = {
 """What bounds each table of the schema."""
 
 _ENDED: Final = "active = 0 AND finished_at < :settled_before"
+_NEWER = (
+    "(SELECT count(*) FROM ledger AS newer WHERE newer.account = ledger.account AND newer.kind = ledger.kind"
+    " AND newer.window_start > ledger.window_start)"
+)
 _OLD = (
     ("attempt_item", ("id",), f"group_id IN (SELECT id FROM attempt_group WHERE {_ENDED} LIMIT :limit)"),
     (
@@ -115,7 +124,11 @@ _OLD = (
         ("id",),
         f"{_ENDED} AND NOT EXISTS (SELECT 1 FROM attempt_item WHERE group_id = attempt_group.id)",
     ),
-    ("ledger", ("account", "kind", "window_start"), "window_start > 0 AND window_start < :counted AND held = 0"),
+    (
+        "ledger",
+        ("account", "kind", "window_start"),
+        f"window_start > 0 AND window_start < :counted AND held = 0 AND {_NEWER} >= {NEWEST_WINDOWS}",
+    ),
     ("backfill", ("id",), "updated_at < :counted"),
     ("audit", ("id",), "at < :before"),
     ("control", ("kind", "target", "prefix"), "until <= :now"),

@@ -116,6 +116,14 @@ def test_a_path_is_bought_for_one_page_at_once() -> None:
     assert "0 paths of the month left, " in numbers
 
 
+@pytest.mark.parametrize(("left", "kept"), [(0, ""), (1, " beyond the reserve for urgent refreshes")])
+def test_the_reserve_is_named_only_where_there_is_one(left: int, kept: str) -> None:
+    """Once nothing at all is left, urgent refreshes wait, too."""
+    given = asked([load("a/", 1)], paths(left), weights={"a/": 50, "": 900})
+    none = plan(replace(given, reserve=0.1))
+    assert f"no paths of the month are left{kept} (1,000 are free" in split_reason(none.deferred[0].reason)[0]
+
+
 def test_a_directory_is_bought_rather_than_many_files() -> None:
     """Four hundred changed files of four hundred and fifty cost one path and fifty evictions, and not two dollars."""
     made = plan(asked([load("a/", 400)], paths(2000, dollars=10), weights={"a/": 450, "": 9000}))

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from listener.allowances import Allowance, Month, Rolling
 from listener.change import Change
 from listener.contracts import SourceHealth, SourceState, Unreadable
-from listener.refresh import AttemptState
+from listener.refresh import AttemptState, RefreshKind
 from listener.store import open_store
 from listener.store.batches import Batch
 from listener.store.controls import AccountReport, ControlKind, Controls, Place, Progress
 from listener.store.postgres.translation import TABLES
-from listener.store.retention import BOUNDS, UNSETTLED_SECONDS, Configured
+from listener.store.retention import BOUNDS, NEWEST_WINDOWS, UNSETTLED_SECONDS, Configured
 from listener.store.sqlite.database import prepare
 from listener.store.store import REMOVE_ROWS
 from listener.store.transitions import AttemptRequest
@@ -69,7 +70,34 @@ async def test_every_row_of_history_ends(bench: Bench) -> None:
     assert rows(bench)["control"] == 1
     bench.clock.advance(KEEP + 2 * DAY)
     await upkeep(bench)
-    assert rows(bench) == {"target": 1, "root": 1, "tree": 1, "object": 1, "control": 1}
+    assert rows(bench) == {"target": 1, "root": 1, "tree": 1, "object": 1, "control": 1, "ledger": 1}
+    for _ in range(NEWEST_WINDOWS):
+        bench.clock.advance(DAY)
+        await bench.change(content("a"))
+        await bench.finish(await bench.send(file("a")))
+    assert rows(bench)["ledger"] == NEWEST_WINDOWS + 1
+    await upkeep(bench)
+    assert rows(bench)["ledger"] == NEWEST_WINDOWS
+
+
+async def test_a_clock_that_is_wrong_for_a_while_makes_nothing_unspent(bench: Bench) -> None:
+    """Years ahead, as at the boot of a machine without a battery, and back: a month's units, and those of 30 days."""
+    month = Allowance(name="month", limit=1, window=Month(), costs={RefreshKind.FILE: 1})
+    days = Allowance(name="days", limit=1, window=Rolling(30), costs={RefreshKind.FILE: 1})
+    await bench.change(content("a"), wait=2.0)
+    made = await bench.store.hold([file("a")], account="main", allowances=[month, days])
+    await bench.store.mark_sending([one.id for one in made])
+    await bench.store.accept({made[0].id: "t"}, next_look_at=0.0)
+    bench.clock.advance(3_000 * DAY)
+    # No target of this account is configured, or its windows are those of the wrong day.
+    await bench.change(content("b"), wait=2.0)
+    await bench.store.refund(
+        [one.id for one in await bench.store.hold([file("b")], account="main", allowances=[month])]
+    )
+    await upkeep(bench)
+    bench.clock.advance(-3_000 * DAY)
+    assert [(await bench.store.budget("main", one)).spent for one in (month, days)] == [1, 1]
+    assert await bench.store.hold([file("b")], account="main", allowances=[month]) == []
 
 
 @pytest.mark.parametrize("name", ["www", "gone"])
