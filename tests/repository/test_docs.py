@@ -91,6 +91,14 @@ def test_no_link_within_the_site_is_dead(site: Path) -> None:
             assert not place or file not in pages or place in pages[file].ids, f"{page.name}: {target}"
 
 
+def test_the_table_of_contents_names_every_page() -> None:
+    """Each page is in a table of the first one, and in its navigation."""
+    text = (ROOT / "docs/index.md").read_text("utf-8")
+    written = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    pages = sorted({*written, "reference/commands", "reference/settings", "reference/state"} - {"index"})
+    assert [page for page in pages if f"]({page}.md) |" not in text or f"\n{page}\n" not in text] == []
+
+
 def test_every_command_and_setting_is_in_the_reference(site: Path) -> None:
     """Every command, option and setting has its place there."""
     shown = (site / "reference/commands.html").read_text("utf-8")
