@@ -292,12 +292,18 @@ class Live:
             if not guard.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
-        true, back = await asyncio.to_thread(self._still_gone, held)
-        guard.note_passed(await self._files_in(true) if back else count, time.monotonic())
+        true, back = await asyncio.to_thread(self._still_gone, await self._unreported(held))
+        guard.note_passed(await self._files_in(true) if len(true) < len(held) else count, time.monotonic())
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
         return true, []
+
+    async def _unreported(self, held: Collection[Change]) -> list[Change]:
+        """Return the deletions of this list that no scan reported meanwhile: the index does not hold what one did."""
+        keys = [change.key for change in held if change.kind is ChangeKind.DELETED]
+        reported = (await self._standing(keys)).new(keys)
+        return [change for change in held if change.kind is not ChangeKind.DELETED or change.key not in reported]
 
     def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:
         sides: tuple[list[Change], list[Change]] = ([], [])
