@@ -1,17 +1,21 @@
-"""Writes the reference pages of commands, settings and the state file's tables from where they are declared."""
+"""Writes the reference pages of commands, settings, metrics and tables from where they are declared."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Final
 
 import typer
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from listener.cli.app import app
+from listener.daemon.freshness import BOUNDS_SECONDS
+from listener.daemon.metrics import Gauges, exposition
 from listener.plugins import installed, plugin_class
 from listener.settings import Settings, Site
 from listener.settings.meanings import describe
@@ -19,11 +23,41 @@ from listener.store.retention import BOUNDS
 from listener.store.sqlite.migrations import schema
 
 OWN = "cdn-listener"
+_TIME: Final = "2026-11-30T16:00:00Z"
+_COUNTS: Final = ("pending", "deferred", "in_flight", "failed", "parked", "unconfirmed", "dead_letters")
+_STATUS: Final[dict[str, Any]] = {
+    **dict.fromkeys((*_COUNTS, "oldest_unsettled_seconds", "ready"), 0),
+    "waits_for": {who: {"needs": 0, "oldest_seconds": 0} for who in ("us", "cdn", "person")},
+    "instance": "web-1",
+    "instances": [{"name": "web-1", "alive": True, "trouble": ""}],
+    "leader": {"main": "web-1"},
+    "quota": {
+        "cdn": {
+            "file": {
+                **dict.fromkeys(("limit", "spent", "held", "left", "others", "reserve"), 0),
+                "resets_at": _TIME,
+                "dollars": {"spent": 0, "limit": 0},
+            }
+        }
+    },
+    "spenders": {"main": [{"source": "www", "kind": "file", "units": 1, "left": 1}]},
+    "sources": {
+        "www": {
+            **dict.fromkeys(("ready", "lost_events", "rescans"), 0),
+            "state": "listening",
+            "last_event_at": _TIME,
+            "figures": {},
+            "instances": {},
+        }
+    },
+    "edge": {**dict.fromkeys(("fresh", "stale", "unknown", "repeated", "late_origins"), 0), "stale_urls": {"edge": 0}},
+}
+"""A status with one of everything that metrics are made of."""
 
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    written = {"commands.md": _commands(), "settings.md": _settings(), "state.md": _state()}
+    written = {"commands.md": _commands(), "settings.md": _settings(), "state.md": _state(), "metrics.md": _metrics()}
     return {name: "\n".join(lines) + "\n" for name, lines in written.items()}
 
 
@@ -104,6 +138,32 @@ def _state() -> Iterator[str]:
             )
             named = ", ".join(f"`{index}`" for (index,) in indexes)
             yield f"| `{name}` | {bound.most} | {bound.removed} | {named} |"
+
+
+def _metrics() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield "`/metrics` of the admin port, in the text format of Prometheus. No label has a URL or a key, so that there"
+    yield "are as many series as are configured. Counters start with the process."
+    yield "[Operations](../operations.md#monitoring) says which of them matter; `config/prometheus` has alert rules"
+    yield "for them, `config/grafana` a dashboard."
+    yield ""
+    yield "Each figure of a source (`sources.NAME.figures` of `status --json`) is also a gauge,"
+    yield "`listener_source_<figure>`, with the label `source`."
+    yield ""
+    yield "| metric | type | labels | meaning |"
+    yield "|---|---|---|---|"
+    gauges = Gauges(0.0, 0.0, 0, 0, {"main": True}, 1)
+    freshness: Any = SimpleNamespace(
+        outcomes={("cdn", "file", "complete"): 1},
+        histograms=lambda: {("cdn", "file"): SimpleNamespace(buckets=[0] * (len(BOUNDS_SECONDS) + 1), sum_seconds=0.0)},
+    )
+    text = exposition(_STATUS, gauges, freshness).decode()
+    for family in sorted(text_string_to_metric_families(text), key=lambda one: one.name):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le", "generation"}
+        named = ", ".join(f"`{label}`" for label in sorted(labels))
+        yield f"| `{name}` | {family.type} | {named} | {family.documentation} |"
 
 
 def _table(head: str, model: type[BaseModel] | BaseModel, meaning: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -86,6 +87,20 @@ def test_labels_are_names_of_ours(metrics: str) -> None:
     }
     assert {name for name, _ in labels} <= {*known, "le", "version", "generation", "name"}
     assert [(name, value) for name, value in labels if name in known and value not in known[name]] == []
+
+
+def test_every_metric_is_in_the_reference(metrics: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its labels; figures of sources are named as a whole."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    page = importlib.import_module("references").pages()["metrics.md"]
+    rows = {row[1]: row[3] for row in (line.split("|") for line in page.splitlines()) if len(row) > 4}
+    missing = []
+    for family in text_string_to_metric_families(metrics):
+        if not family.documentation.startswith("Reported by the source"):
+            row = rows.get(f" `{family.name}{'_total' if family.type == 'counter' else ''}` ")
+            labels = {label for sample in family.samples for label in sample.labels} - {"le", "generation"}
+            missing += [] if row and all(f"`{label}`" in row for label in labels) else [family.name]
+    assert missing == []
 
 
 def test_the_figures_are_right(metrics: str) -> None:
