@@ -14,7 +14,7 @@ from typing import Any, Final
 import tomli_w
 
 from listener.configuration import expanded
-from listener.contracts import Credential
+from listener.contracts import TARGET_NAME, Credential
 from listener.files import PRIVATE, create_file
 
 __all__ = ["Answers", "compose", "configuration", "credential_files", "drop_in", "tables", "write"]
@@ -63,13 +63,13 @@ def tables(answers: Answers, *, state: str) -> dict[str, Any]:
     place = {"type": "filesystem", "path": answers.source}
     if answers.scheme != "file":
         place = {"type": "listing", "url": answers.source}
-    site = {"source": name, "target": "cdn", "base_urls": [answers.base_url]}
+    site = {"source": name, "target": TARGET_NAME, "base_urls": [answers.base_url]}
     return {
         **({"store": {"url": state}} if state else {}),
         **({"verifier": {"first_seconds": 2, "interval_seconds": 1}} if answers.is_rehearsal else {}),
         **({"admin": answers.admin} if answers.admin else {}),
         "sources": {name: {**place, **answers.source_settings}},
-        "targets": {"cdn": {"type": answers.cdn, **answers.target_settings}},
+        "targets": {TARGET_NAME: {"type": answers.cdn, **answers.target_settings}},
         "sites": [{**site, **({"prefix": answers.prefix} if answers.prefix else {})}],
     }
 
@@ -95,7 +95,7 @@ def _lines(answers: Answers, found: Mapping[str, Any], name: str, source: Mappin
             "The bucket is listed once a day (interval_seconds). To learn of each change within seconds, let it report",
             "its changes to a queue: docs/sources/sqs.md for S3, docs/sources/mns.md for OSS.",
         )
-    yield from _table("targets.cdn", found["targets"]["cdn"], *_about_credentials(answers))
+    yield from _table(f"targets.{TARGET_NAME}", found["targets"][TARGET_NAME], *_about_credentials(answers))
     yield from _table(
         "[sites]", found["sites"][0], "What is served where. A file a/b.html has the URL <base URL>a/b.html."
     )

@@ -18,7 +18,15 @@ that has the methods of one gets what it describes.
 from __future__ import annotations
 
 from listener.contracts.checks import Check, CheckState, NeedsCredentials
-from listener.contracts.questions import AWS_KEY, NO_QUESTIONS, Credential, Questions, SettingQuestion
+from listener.contracts.questions import (
+    AWS_KEY,
+    NO_QUESTIONS,
+    TARGET_NAME,
+    Credential,
+    Questions,
+    SettingQuestion,
+    secret_setting,
+)
 from listener.contracts.sources import (
     HELD_DELETIONS,
     WAITING_SINCE,
@@ -61,6 +69,7 @@ __all__ = [
     "AWS_KEY",
     "HELD_DELETIONS",
     "NO_QUESTIONS",
+    "TARGET_NAME",
     "UNLIMITED",
     "WAITING_SINCE",
     "Check",
@@ -98,5 +107,6 @@ __all__ = [
     "evicts_directories",
     "no_ack",
     "parts_of",
+    "secret_setting",
     "token_mark",
 ]

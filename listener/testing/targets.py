@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from listener.contracts import Eviction, FindsTasks, JoinsUrls, ReportsRates, ReportsTasks, Target, UnknownOutcome
 from listener.errors import BatchRejected, NotSent, OutcomeUnknown, TargetError, Throttled
 from listener.refresh import RefreshKind, TaskState
-from listener.testing.checks import check_fails, check_passes, check_settings
+from listener.testing.checks import check_fails, check_passes, check_questions, check_settings
 from listener.testing.killing import kill_before_step
 
 __all__ = ["Service", "TargetConformance"]
@@ -53,6 +54,8 @@ class TargetConformance:
     """A failure by which the service accepts the next request, and its answer is lost; only that one."""
     refused: str = ""
     """A failure by which the service refuses each URL that contains ``refused``, and no other."""
+    breaks_off: str = ""
+    """A failure by which the service accepts the next request and refuses all after it, as a rate limit does."""
 
     def service(self) -> AbstractAsyncContextManager[Service]:
         """Run a stand-in of the CDN or the cache."""
@@ -70,8 +73,12 @@ class TargetConformance:
     # -- the tests -------------------------------------------------------------------------------
 
     def test_settings_refuse_unknown_keys(self) -> None:
-        """A misspelt key is an error."""
+        """A misspelt key is an error, and a file can hold each secret."""
         check_settings(type(self.make_unreachable_target()))
+
+    def test_what_init_asks_for_is_read(self) -> None:
+        """Each question is about one of the settings, and each secret is read from the file that ``init`` writes."""
+        check_questions(type(self.make_unreachable_target()))
 
     def test_making_a_target_opens_nothing(self) -> None:
         """Targets are made outside an event loop, and say what they can do."""
@@ -115,19 +122,11 @@ class TargetConformance:
             assert is_free, "name lost_answer: nothing else shows that an answer that is lost is not paid for twice"
             return
 
-        async def body(service: Service, target: Target) -> None:
-            kind = next(iter(target.limits))
+        async def body(kind: RefreshKind, service: Service, target: Target) -> None:
+            if kind not in target.limits:
+                return
             urls, began = self.urls(kind, 1), time.time()
-            service.fail(self.lost_answer)
-            try:
-                await target.admit(kind, urls)
-                await target.submit(kind, urls, force=False, token=_token(kind, urls))
-            except OutcomeUnknown:
-                pass
-            else:
-                raise AssertionError(f"{self.lost_answer}: submit returned, though the answer was lost")
-            assert set(urls) <= set(service.refreshed()), "the service did not accept the request"
-            before = list(service.refreshed()).count(urls[0])
+            before = await self._lose_answer(service, target, kind, urls)
             if target.unknown_outcome is UnknownOutcome.TASKS:
                 assert isinstance(target, FindsTasks)
                 for url in urls:
@@ -138,7 +137,33 @@ class TargetConformance:
                 if target.unknown_outcome is UnknownOutcome.TOKEN:
                     assert list(service.refreshed()).count(urls[0]) == before, "the same token was charged twice"
 
-        asyncio.run(self._with_target(body))
+        for kind in self.make_unreachable_target().limits:
+            asyncio.run(self._with_target(partial(body, kind)))
+
+    def test_a_batch_that_breaks_off_is_not_refunded(self) -> None:
+        """Units are given back for what was not accepted only: by an error for all URLs, by the receipt for some."""
+        if not self.breaks_off:
+            return
+
+        async def body(kind: RefreshKind, service: Service, target: Target) -> None:
+            if kind not in target.limits:
+                return
+            urls = self.urls(kind, min(3, target.limits[kind].batch_urls))
+            service.fail(self.breaks_off)
+            try:
+                await target.admit(kind, urls)
+                receipt = await target.submit(kind, urls, force=False, token=_token(kind, urls))
+                refunded, how = {*receipt.refused, *receipt.unfinished}, repr(receipt)
+            except NotSent as error:
+                refunded, how = set(urls), repr(error)
+            except OutcomeUnknown:
+                refunded, how = set(), ""
+            accepted = set(urls) & set(service.refreshed())
+            assert accepted, f"{self.breaks_off}: the service did not accept the first"
+            assert not accepted & refunded, f"{how}, though a part was accepted: it would be paid for twice"
+
+        for kind in self.make_unreachable_target().limits:
+            asyncio.run(self._with_target(partial(body, kind)))
 
     def test_a_refused_url_does_not_sink_the_others(self) -> None:
         """The receipt names it, or the refusal does, or it is found by sending halves."""
@@ -208,14 +233,14 @@ class TargetConformance:
         """``OutcomeUnknown`` when the request may have been accepted, a kind of ``NotSent`` only when it was not."""
         assert OutcomeUnknown in self.failures.values(), "name a failure after which nobody knows the outcome"
 
-        async def body(failure: str, expected: type[TargetError]) -> None:
+        async def body(kind: RefreshKind, failure: str, expected: type[TargetError]) -> None:
             async with self.service() as service:
                 target = service.make_target()
                 service.fail(failure)
                 try:
-                    await self._submit(target)
+                    await self._submit(target, kind)
                 except TargetError as error:
-                    assert isinstance(error, expected), f"{failure}: {error!r} is no {expected.__name__}"
+                    assert isinstance(error, expected), f"{kind} {failure}: {error!r} is no {expected.__name__}"
                     was_accepted = isinstance(error, NotSent) and service.refreshed()
                     assert not was_accepted, f"{failure}: {error!r}, though it was accepted: it would be paid for twice"
                     assert str(error), f"{failure}: the error says nothing"
@@ -227,7 +252,8 @@ class TargetConformance:
                     await target.close()
 
         for failure, expected in self.failures.items():
-            asyncio.run(body(failure, expected))
+            for kind in self.make_unreachable_target().limits:
+                asyncio.run(body(kind, failure, expected))
 
     def test_an_unreachable_service_was_sent_nothing(self) -> None:
         """``submit`` says so, and ``check`` fails."""
@@ -336,6 +362,26 @@ class TargetConformance:
             finally:
                 await target.close()
 
+    async def _lose_answer(self, service: Service, target: Target, kind: RefreshKind, urls: Sequence[str]) -> int:
+        """Lose the answer to a request on a kept connection; return how often the first URL was charged."""
+        (*_, other) = self.urls(kind, 2)
+        await target.admit(kind, [other])
+        await target.submit(kind, [other], force=False, token=_token(kind, [other]))
+        service.fail(self.lost_answer)
+        await target.admit(kind, urls)
+        try:
+            await target.submit(kind, urls, force=False, token=_token(kind, urls))
+        except OutcomeUnknown:
+            count = list(service.refreshed()).count(urls[0])
+            assert count, "the service did not accept the request"
+            is_free = target.unknown_outcome is UnknownOutcome.REPEAT
+            assert is_free or count == 1, f"one call of submit was charged {count} times"
+            return count
+        raise AssertionError(
+            f"{self.lost_answer}: submit returned, though the answer was lost: does the HTTP client send a request"
+            " again by itself, as aiohttp does for PUT and DELETE?"
+        )
+
     async def _submit_again(self, target: Target, kind: RefreshKind, urls: Sequence[str]) -> None:
         """Send a request until it is accepted, as the pipeline does after pauses."""
         for _ in range(TRIES):
@@ -346,8 +392,8 @@ class TargetConformance:
             await asyncio.sleep(1.0)
         raise AssertionError(f"not accepted within {TRIES} tries")
 
-    async def _submit(self, target: Target) -> Any:
-        kind = next(iter(target.limits))
+    async def _submit(self, target: Target, kind: RefreshKind | None = None) -> Any:
+        kind = kind or next(iter(target.limits))
         urls = self.urls(kind, 1)
         await target.admit(kind, urls)
         return await target.submit(kind, urls, force=False, token=_token(kind, urls))

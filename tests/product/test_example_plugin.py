@@ -51,6 +51,7 @@ class Caching:
     def __init__(self, origin: Path, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
         self.purges: list[str] = []
+        self.keys: set[str] = set()
         self._origin, self._port = origin, port
         self._kept: dict[str, str] = {}
         self._stop = lambda: None
@@ -78,6 +79,7 @@ class Caching:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
+        self.keys.add(request.headers.get("Authorization", ""))
         if request.method == "PURGE":
             self.purges.append(path)
             self._kept.pop(path, None)
@@ -180,6 +182,23 @@ def test_the_installed_example_is_found_and_checked(installed: Path, tmp_path: P
     assert "targets.cache.cahces" in wrong.stdout + wrong.stderr
 
 
+def test_init_asks_what_the_example_declares(installed: Path, tmp_path: Path, cache: Caching) -> None:
+    """The token goes into a file that the configuration reads, also where systemd loads it."""
+    config, token = tmp_path / "listener.toml", "purge-secret"
+    given = ["--source", tmp_path / "www", "--base-url", cache.address, "--cdn", "http-cache", "--yes"]
+    made = run(
+        installed, "listener", "init", "--config", config, "--endpoint", cache.address, *given,
+        LISTENER_TARGETS__CDN__TOKEN=token,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert token not in config.read_text()
+    assert (tmp_path / "credentials/targets.cdn.token").read_text() == f"{token}\n"
+    cache.keys.clear()
+    good = run(installed, "listener", "check", "--config", config)
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert cache.keys == {f"Bearer {token}"}
+
+
 def test_a_change_in_the_log_makes_the_cache_fresh(installed: Path, tmp_path: Path, cache: Caching) -> None:
     """From the log to the cache by the real daemon: each URL is purged once, and then nothing is stale."""
     config = configure(tmp_path, cache.address)
@@ -195,9 +214,7 @@ def test_a_change_in_the_log_makes_the_cache_fresh(installed: Path, tmp_path: Pa
         page.unlink()
         append(tmp_path, key="a b.html", deleted=True)
         until(lambda: fetch(url)[0] == 404, what="the cache has dropped what was deleted")
-        until(
-            lambda: status(config, installed).find("pending 0  deferred 0  in_flight 0") >= 0, what="nothing is stale"
-        )
+        until(lambda: "Everything is fresh" in status(config, installed), what="nothing is stale")
     assert cache.purges == ["/a%20b.html"] * 2
 
 

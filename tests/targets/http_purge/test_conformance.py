@@ -37,7 +37,7 @@ class StandIn:
             preset=self.preset,
             headers={"X-Key": SECRET},
             answer_seconds=0.5,
-            ban_method="DELETE",  # aiohttp's server knows no BAN
+            ban_method="POST",  # aiohttp's server knows no BAN, and its client repeats a DELETE
         )
         return HttpPurge("edge", settings)
 
@@ -60,7 +60,7 @@ class StandIn:
             if self.failure == "refused" and "refused" in request.path:
                 return web.Response(status=400)
         is_nginx = self.preset == "nginx"
-        if request.method in ("PURGE", "DELETE") and "cdn-listener-check" not in request.path:
+        if request.method in ("PURGE", "POST") and "cdn-listener-check" not in request.path:
             path = request.raw_path.removeprefix("/purge") if is_nginx else request.raw_path
             url = f"https://{request.host}{path}"
             self.purged[number][url] = self.purged[number].get(url, 0) + 1

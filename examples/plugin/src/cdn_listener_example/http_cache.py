@@ -10,7 +10,7 @@ import aiohttp
 from pydantic import Field, SecretStr
 from yarl import URL
 
-from listener.contracts import Check, CheckState, KindLimits, TargetBase, UnknownOutcome
+from listener.contracts import Check, CheckState, KindLimits, Questions, TargetBase, UnknownOutcome, secret_setting
 from listener.errors import BatchRejected, Misconfigured, OutcomeUnknown, Throttled, Unavailable
 from listener.refresh import Receipt, RefreshKind
 from listener.settings import Section
@@ -37,6 +37,13 @@ class HttpCache(TargetBase):
     }
     unknown_outcome = UnknownOutcome.REPEAT
     confirms_by_answer = True
+
+    questions = Questions(
+        endpoint_key="caches",
+        endpoint_text="Address of each cache, separated by commas",
+        endpoint_is_list=True,
+        credentials=(secret_setting("token", "Token that the caches demand (empty: none)", required=False),),
+    )
 
     _session: aiohttp.ClientSession | None = None
 
