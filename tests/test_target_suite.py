@@ -223,7 +223,7 @@ ZONE = SettingQuestion(key="zone", text="Zone", required=True)
         ),
     ],
 )
-def test_init_asks_for_what_is_read(questions: Questions, fault: str) -> None:
+def test_init_prompts_for_what_is_read(questions: Questions, fault: str) -> None:
     """Else the configuration that it writes does not load, or a key is stored where nothing looks for it."""
 
     class Asked(Asking):

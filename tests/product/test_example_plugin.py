@@ -182,7 +182,7 @@ def test_the_installed_example_is_found_and_checked(installed: Path, tmp_path: P
     assert "targets.cache.cahces" in wrong.stdout + wrong.stderr
 
 
-def test_init_asks_what_the_example_declares(installed: Path, tmp_path: Path, cache: Caching) -> None:
+def test_init_prompts_for_what_the_example_declares(installed: Path, tmp_path: Path, cache: Caching) -> None:
     """The token goes into a file that the configuration reads, also where systemd loads it."""
     config, token = tmp_path / "listener.toml", "purge-secret"
     given = ["--source", tmp_path / "www", "--base-url", cache.address, "--cdn", "http-cache", "--yes"]
