@@ -187,10 +187,13 @@ class Account:
 
     def throttled(self, now: float, wait_seconds: float, reason: str) -> None:
         """Close it for as long as the CDN demands; what was under way meanwhile is no further trouble."""
-        if now >= self.closed_until:
-            self.troubles = min(self.troubles + 1, 32)
+        self._count_trouble(now)
         remedy = "nothing to do: it is tried again when the CDN allows it"
         self.close(max(self.closed_until, now + wait_seconds), reason, now=now, remedy=remedy)
+
+    def _count_trouble(self, now: float) -> None:
+        if now >= self.closed_until:
+            self.troubles = min(self.troubles + 1, 32)
 
     def exhausted(self, allowances: Iterable[str], now: float) -> float:
         """Send nothing that spends these, since that is refused, for a time that doubles; return that in seconds."""
@@ -281,10 +284,14 @@ class Account:
         most_seconds: float,
         remedy: str = "",
     ) -> float:
-        """Close it for a time that doubles with every call; return that time in seconds."""
-        wait = min(most_seconds, first_seconds * 2.0**self.troubles)
-        self.troubles = min(self.troubles + 1, 32)
-        self.close(now + wait, reason, now=now, remedy=remedy)
+        """
+        Close it for a time that doubles with every trouble; return that time in seconds.
+
+        What was under way when it was closed is no further trouble, and opens it no earlier.
+        """
+        self._count_trouble(now)
+        wait = min(most_seconds, first_seconds * 2.0 ** max(0, self.troubles - 1))
+        self.close(max(self.closed_until, now + wait), reason, now=now, remedy=remedy)
         return wait
 
     def record_success(self, kind: RefreshKind) -> None:

@@ -220,13 +220,28 @@ def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
 
 def test_troubles_double_the_wait_up_to_a_bound_and_success_ends_them() -> None:
     """Refusals in a row wait 1, 2, 4 … seconds, never more than the bound; one success starts again."""
-    one = account()
-    waits = [one.record_failure(NOON, "no", first_seconds=1, most_seconds=60) for _ in range(80)]
+    one, now = account(), NOON
+    waits: list[float] = []
+    for _ in range(80):
+        waits.append(one.record_failure(now, "no", first_seconds=1, most_seconds=60))
+        now += waits[-1]
     assert waits[:7] == [1, 2, 4, 8, 16, 32, 60]
     assert set(waits[6:]) == {60}
     one.record_success(RefreshKind.FILE)
     assert one.open_at(NOON) == NOON
     assert one.record_failure(NOON, "no", first_seconds=1, most_seconds=60) == 1
+
+
+def test_requests_that_were_under_way_at_a_failure_do_not_lengthen_the_wait() -> None:
+    """Four lanes fail at once where the CDN is away for a second: that is one trouble, not four."""
+    one = account()
+    for delay in (0.0, 0.1, 0.2, 0.3):
+        one.record_failure(NOON + delay, "no", first_seconds=1, most_seconds=60)
+    assert one.open_at(NOON) == NOON + 1.3
+    assert one.record_failure(NOON + 1.3, "no", first_seconds=1, most_seconds=60) == 2
+    one.throttled(NOON + 2, 60.0, "too many")
+    one.record_failure(NOON + 2.1, "no", first_seconds=1, most_seconds=60)
+    assert one.open_at(NOON + 3) == NOON + 62, "what the CDN demands is kept"
 
 
 async def test_the_quota_is_read_only_while_nothing_is_sent() -> None:
