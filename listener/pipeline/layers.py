@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from listener.contracts import Target
+from listener.contracts import JoinsUrls, Target
 from listener.planner import Deferral
 from listener.refresh import SCOPE_OF_KIND, RefreshKind, Scope
 from listener.router.routing import Sites
@@ -40,6 +40,7 @@ class Layers:
         """Take all sites, the targets of the account, and all that this process knows, of any account."""
         self._sites = sites
         self._files_only = {name for name, one in known.items() if RefreshKind.DIRECTORY not in one.limits}
+        self._by_beginning = frozenset(name for name, one in known.items() if isinstance(one, JoinsUrls))
         own = frozenset(targets)
         self._are_any = any(not own.isdisjoint(site.targets[1:]) for site in sites.behind(targets))
 
@@ -91,7 +92,7 @@ class Layers:
         for one in wanted:
             if one.watermark is not None or not self._sites.inner_layers(one.target, one.url):
                 found.append(one)
-            elif one.kind in (RefreshKind.FILE, RefreshKind.PREFETCH):
+            elif one.kind in (RefreshKind.FILE, RefreshKind.PREFETCH) and not self._is_beginning(one):
                 found.append(one._replace(watermark=last_sequence))
             elif (made := self._several(snapshot, one, last_sequence, now)) is not None:
                 found.append(made)
@@ -99,6 +100,10 @@ class Layers:
                 why = _why(self._sites.inner_layers(one.target, one.url))
                 waits.append(Deferral(one.target, one.url, one.covered, why, one.stale_since))
         return found, waits
+
+    def _is_beginning(self, one: AttemptRequest) -> bool:
+        """Return whether a request is for all that begins like its URL."""
+        return one.target in self._by_beginning and one.kind is RefreshKind.FILE and one.url.endswith("*")
 
     def _several(
         self, snapshot: Snapshot, one: AttemptRequest, last_sequence: int, now: float
@@ -132,6 +137,7 @@ class Layers:
         return Inner(
             [name for name in names if name not in self._files_only],
             [name for name in names if name in self._files_only],
+            self._by_beginning,
         )
 
 

@@ -199,9 +199,11 @@ def how_far(
 
     A watermark of 0: not at all yet. ``None``: no inner layer holds it up.
     """
-    by = _unsettled(connection, inner, url, scope)
+    by = _unsettled(connection, inner, target, url, scope)
     if not by:
         return None
+    if target in inner.by_beginning and _is_beginning(url, scope):
+        return Passed()  # which of what begins so the inner layers dropped is not kept under this name
     place = url if scope is Scope.SUBTREE else directory_of(url)
     blocked = _Blocked(url[len(place) :], scope, needs_force, by)
     return next(iter(_passed(connection, target, place, [blocked]).values()), Passed())
@@ -217,12 +219,28 @@ _REACHED: Mapping[Scope, tuple[str, str]] = {
 """The directories, and the needs in them, that a refresh of each scope drops."""
 
 
-def _unsettled(connection: Connection, inner: Inner, url: str, scope: Scope) -> list[_Unsettled]:
+_BEGIN_SO = (
+    "(d.url = :url OR d.url >= :start AND d.url < :end)",
+    "(d.url >= :start AND d.url > :url OR b.name >= :name AND b.name < :last)",
+)
+"""The same of a URL that stands for all that begin so, which may lie in directories below its own."""
+_BEHIND_ALL: Final = "\x7f"
+
+
+def _is_beginning(url: str, scope: Scope) -> bool:
+    return url.endswith("*") and scope in (Scope.EXACT, Scope.ALL_PARAMS)
+
+
+def _unsettled(connection: Connection, inner: Inner, target: str, url: str, scope: Scope) -> list[_Unsettled]:
     """Return, by inner target, what it has yet to drop of what a refresh drops, and waits for no person."""
     below = scope is Scope.SUBTREE
     place = url if below else directory_of(url)
     where = _REACHED[scope]
     bound = {"end": prefix_end(place)} if below else {"name": url[len(place) :]}
+    if target in inner.by_beginning and _is_beginning(url, scope):
+        start = url.removesuffix("*")
+        name, where = start[len(place) :], _BEGIN_SO
+        bound = {"start": start, "end": start + _BEHIND_ALL, "name": name, "last": name + _BEHIND_ALL}
     rows = connection.execute(
         "SELECT t.name, max(b.needs_force), min(b.sequence), min(b.stale_since)"
         f" FROM target AS t CROSS JOIN directory AS d ON d.target = t.id AND {where[0]}"
@@ -251,12 +269,28 @@ def _below(
         {"inner": json.dumps(inner.targets), "inner_files": json.dumps(inner.files_only), "target": target}
         | {"url": url, "end": prefix_end(url), "watermark": watermark, "most": most},
     )
-    return rows.fetchall()
+    found = rows.fetchall()
+    return found + (_beginnings_below(connection, inner, target, url) if target in inner.by_beginning else [])
+
+
+def _beginnings_below(connection: Connection, inner: Inner, target: str, url: str) -> list[tuple[int, str, int, float]]:
+    """Return the needs below a directory that stand for all that begin so, of which inner layers have any to drop."""
+    rows = connection.execute(
+        "SELECT n.directory, d.url, n.name, n.scope FROM target AS t CROSS JOIN directory AS d ON d.target = t.id"
+        " AND d.url >= ? AND d.url < ? CROSS JOIN need AS n ON n.directory = d.id WHERE t.name = ?"
+        f" AND n.scope IN ({Scope.EXACT:d}, {Scope.ALL_PARAMS:d}) AND instr(n.name, '*') > 0",
+        (url, prefix_end(url), target),
+    ).fetchall()
+    return [
+        (directory, name, scope, min(one.since for one in by))
+        for directory, place, name, scope in rows
+        if name.endswith("*") and (by := _unsettled(connection, inner, target, place + name, Scope(scope)))
+    ]
 
 
 def may_be_exempt(connection: Connection, inner: Inner, target: str, url: str, *, watermark: int) -> bool:
     """Return whether a directory may be refreshed without what inner layers have yet to drop below it."""
-    own = _unsettled(connection, inner, url, Scope.EXACT)
+    own = _unsettled(connection, inner, target, url, Scope.EXACT)
     return (
         not own
         and len(_below(connection, inner, target, url, watermark=watermark, most=MOST_EXEMPT + 1)) <= MOST_EXEMPT

@@ -73,6 +73,8 @@ class Inner(NamedTuple):
     targets: Sequence[str] = ()
     """Those that refresh directories, too."""
     files_only: Sequence[str] = ()
+    by_beginning: frozenset[str] = frozenset()
+    """Outer targets at which a URL that ends with ``*`` stands for all that begin so."""
 
 
 class Passed(NamedTuple):

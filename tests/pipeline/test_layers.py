@@ -24,6 +24,7 @@ from listener.store import NeedInput, Store, open_store
 from listener.store.leadership import Leadership
 from listener.store.store import StoreOptions
 from listener.targets.alibaba_cdn import AlibabaCdn
+from listener.targets.cloudfront.paths import nameable
 from listener.targets.http_purge import HttpPurge
 from tests.keys import KEYS
 from tests.pipeline.scripted import BASE, Scripted, Sent
@@ -213,6 +214,60 @@ async def test_a_path_with_any_query_waits_for_each_query(layers: Make, tmp_path
         inner.kept_waiting = ""
         await world.settled()
         assert {name for name, _ in journal[1:]} == {"outer"}
+
+
+class ByBeginning(Layer):
+    """A layer that cannot be asked for some URLs, as CloudFront."""
+
+    shares_hosts = False
+    nameable = staticmethod(nameable)
+
+
+@pytest.mark.parametrize("key", ["d/a~b.html", "d/a~b/c.html", "d/~b.html"])
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_what_is_refreshed_by_its_beginning_waits_for_all_that_begins_so(
+    layers: Make, tmp_path: Path, key: str, urgent: bool
+) -> None:
+    """The outer layer keeps it under another name than the inner one, which has yet to drop it."""
+    inner, outer, journal = layers()
+    outer = ByBeginning(outer.name, outer.account, journal)
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.kept_waiting = BASE + key
+        address = nameable(inner.kept_waiting)
+        if urgent:
+            needs = [NeedInput("inner", inner.kept_waiting, Scope.EXACT), NeedInput("outer", address, Scope.EXACT)]
+            await world.store.request(needs, urgent=True)
+        else:
+            world.source.deliver(Change("www", key))
+        await until(lambda: len(journal) == 1)
+        await asyncio.sleep(0.4)
+        assert [name for name, _ in journal] == ["inner"]
+        assert await _left(world, address) == ["outer"]
+        inner.kept_waiting = ""
+        await world.settled()
+        assert [(name, one.urls) for name, one in journal] == [("inner", (BASE + key,)), ("outer", (address,))]
+
+
+async def test_a_directory_does_not_cover_what_is_refreshed_by_its_beginning_and_waits(
+    layers: Make, tmp_path: Path
+) -> None:
+    """After a minute the directory is refreshed without it."""
+    inner, outer, journal = layers()
+    outer = ByBeginning(outer.name, outer.account, journal)
+    async with layered(tmp_path, BASE, inner, outer) as world:
+        inner.kept_waiting = f"{BASE}d/a~b.html"
+        world.source.deliver(Change("www", "d/a~b.html"))
+        await until(lambda: len(journal) == 1)
+        await world.store.request([NeedInput("outer", f"{BASE}d/", Scope.SUBTREE)])
+        await asyncio.sleep(0.3)
+        world.clock.ahead += 61.0
+        await until(lambda: len(journal) == 2)
+        assert (journal[1][0], journal[1][1].kind) == ("outer", RefreshKind.DIRECTORY)
+        await until_async(lambda: _left(world, f"{BASE}d/"), [])
+        assert await _left(world, f"{BASE}d/a*") == ["outer"]
+        inner.kept_waiting = ""
+        await world.settled()
+        assert [(name, one.urls) for name, one in journal[2:]] == [("outer", (f"{BASE}d/a*",))]
 
 
 async def test_what_changes_all_the_time_does_not_hold_up_its_directory(layers: Make, tmp_path: Path) -> None:

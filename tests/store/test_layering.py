@@ -205,3 +205,24 @@ async def test_a_directory_waits_for_its_own_and_for_very_many(bench: Bench) -> 
     await bench.finish(await send(bench, "inner", place, RefreshKind.DIRECTORY))
     await bench.store.request([NeedInput("inner", place, Scope.SUBTREE)])
     assert not await may()
+
+
+@pytest.mark.parametrize("key", ["d/a~b.html", "d/a~b/c.html"])
+async def test_what_begins_so_is_waited_for_wherever_it_lies(bench: Bench, key: str) -> None:
+    """Under whichever name, and in whichever directory below; a directory that does not wait leaves it out."""
+    by_beginning = Inner(["inner"], by_beginning=frozenset({"outer"}))
+    await bench.store.request([NeedInput("inner", BASE + key, Scope.EXACT)])
+    await bench.store.request([NeedInput("outer", f"{BASE}d/{name}", Scope.EXACT) for name in ("a*", "b*")])
+
+    def check(snapshot: Snapshot) -> None:
+        waits = [snapshot.run(how_far, by_beginning, "outer", f"{BASE}d/{name}", Scope.EXACT) for name in ("a*", "b*")]
+        assert waits == [Passed(), None]
+        assert snapshot.run(how_far, INNER, "outer", f"{BASE}d/a*", Scope.EXACT) is None
+
+    await bench.store.read(check)
+    (one,) = await send(bench, "outer", f"{BASE}d/", RefreshKind.DIRECTORY, exempt=by_beginning)
+    left = bench.sql(
+        "SELECT n.name FROM need n JOIN directory d ON d.id = n.directory JOIN target t ON t.id = d.target"
+        f" WHERE t.name = 'outer' AND n.sequence > {one.watermark}"
+    )
+    assert left == [("a*",)]
