@@ -134,13 +134,14 @@ class Account:
 
     @property
     def allowances(self) -> tuple[Allowance, ...]:
-        """Return what it may spend: of each name one, with the lowest limit and the costs of all of its targets."""
+        """Return what it may spend: of each name one, with the lowest limit and the highest costs of its targets."""
         found: dict[str, Allowance] = {}
         for one in (one for target in self.targets.values() for one in target.allowances):
             before = found.setdefault(one.name, one)
             if (before.costs, before.limit) != (one.costs, one.limit):
-                limit, costs = min(before.limit, one.limit), {**one.costs, **before.costs}
-                found[one.name] = replace(before, limit=limit, costs=costs)
+                kinds = (*before.costs, *one.costs)
+                costs = {kind: max(before.costs.get(kind, 0), one.costs.get(kind, 0)) for kind in kinds}
+                found[one.name] = replace(before, limit=min(before.limit, one.limit), costs=costs)
         return tuple(found.values())
 
     @property

@@ -162,6 +162,10 @@ def test_of_limits_that_differ_the_lowest_counts() -> None:
     merged = Account("main", {"one": one.any_target, "other": other.any_target})
     (found,) = merged.allowances
     assert (found.limit, dict(found.costs)) == (3, {RefreshKind.FILE: 1, RefreshKind.DIRECTORY: 1})
+    for costs in ((1, 2), (2, 1)):
+        two = [account(Allowance(name="n", limit=9, window=Day(), costs={RefreshKind.FILE: n})) for n in costs]
+        (found,) = Account("main", {str(n): one.any_target for n, one in enumerate(two)}).allowances
+        assert found.costs == {RefreshKind.FILE: 2}
 
 
 LIMITS = ((9, RefreshKind.FILE), (3, RefreshKind.DIRECTORY))
