@@ -15,6 +15,11 @@ __all__ = ["quota", "status", "tasks"]
 _QUOTA = ("limit", "spent", "others", "held", "left", "reserve")
 _ORDER = ("kind", "target", "prefix", "until", "reason", "at")
 STALE_SHOWN = 10
+_REMEDIES = {
+    "parked": "cdn-listener dead-letters --retry URL, or --discard URL",
+    "unconfirmed": "cdn-listener refresh URL, or give the vendor the task id of cdn-listener tasks",
+}
+"""What a person does about a URL that waits for one, by its state."""
 ALL_ROWS = 1_000_000
 
 _ACTIONS = ("at", "action", "subject", "count", "reason")
@@ -133,6 +138,8 @@ def _stale_words(one: Mapping[str, Any], at: str, *, verbose: bool) -> str:
         parts.append(reason_for(one["reason"], verbose=verbose).rstrip("."))
     if one["next_at"]:
         parts.append(f"next step at {one['next_at']}")
+    if remedy := _REMEDIES.get(one["state"]):
+        parts.append(f"remedy: {remedy}")
     return "; ".join(parts)
 
 

@@ -90,6 +90,8 @@ async def status(
         listed = Listed(places, MOST_LISTED if limit is None else limit)
     known = context.known
     found = await status_of(store, context.settings, targets, now=now, owner=owner, known=known, listed=listed)
+    if known is not None and known.is_ready is not None:
+        found["ready"] = known.is_ready
     found["verdict"] = verdict_of(found).words
     if normal is not None:
         found["url"] = await url_status(store, context.settings, targets, normal, now=now, owner=owner)

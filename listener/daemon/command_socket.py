@@ -31,7 +31,7 @@ import structlog
 
 from listener.configuration import command_socket_path, group_socket_path, is_postgres, sqlite_path
 from listener.daemon.command_handlers import HANDLERS, WRITING, Context
-from listener.daemon.state import DaemonState
+from listener.daemon.state import DaemonState, why_not_ready
 from listener.daemon.status import Known
 from listener.errors import ListenerError
 from listener.files import PRIVATE
@@ -169,7 +169,8 @@ class CommandSocket:
         if (request.arguments.get("limit") or 0) > MOST_ROWS:
             return {"declined": True}
         owner = Owner(True, os.getpid())
-        context = Context(parts.settings, store, owner, lambda: parts.targets, Known.to(pipeline))
+        known = Known.to(pipeline)._replace(is_ready=not why_not_ready(self._state))
+        context = Context(parts.settings, store, owner, lambda: parts.targets, known)
         try:
             return {"result": await HANDLERS[request.command](context, **request.arguments)}
         except ListenerError as error:

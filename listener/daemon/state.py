@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from listener.contracts import HELD_DELETIONS, CheckState, NeedsCredentials, Source, SourceHealth, SourceState, Target
-from listener.errors import ConfigurationError, ListenerError, StoreBusy, StoreError
+from listener.errors import ConfigurationError, ListenerError, StoreBusy, StoreError, advised
 from listener.pipeline import Pipeline, store_options
 from listener.plugins import load_sources, load_targets, require_tables
 from listener.settings import Settings
@@ -38,6 +38,7 @@ __all__ = [
     "reopen",
     "store_answers",
     "unusable_credentials",
+    "why_not_ready",
 ]
 
 REOPEN_SECONDS = 10.0
@@ -223,7 +224,7 @@ async def store_answers(store: Store, timeout_seconds: float) -> bool:
 def reasons_not_ready(pipeline: Pipeline | None, phase: str, *, waits_for: StoreError | None = None) -> list[str]:
     """Return why changes may be missed at present, a sentence each; ``waits_for`` keeps the store from being opened."""
     error = waits_for if pipeline is None else pipeline.store_trouble
-    reasons = [] if error is None else [f"store: {error} {error.hint}".strip()]
+    reasons = [] if error is None else [advised(f"store: {error}", error.hint)]
     if pipeline is None or phase != "running":
         return [phase, *reasons] if waits_for is not None else [phase]
     for name, source in pipeline.intake.sources.items():
@@ -232,6 +233,12 @@ def reasons_not_ready(pipeline: Pipeline | None, phase: str, *, waits_for: Store
     if not reasons and not pipeline.ready:
         reasons.append("starting")
     return reasons
+
+
+def why_not_ready(state: DaemonState) -> list[str]:
+    """Return why changes may be missed, are not sent or are held back at present; empty when none is."""
+    reasons = reasons_not_ready(state.pipeline, state.phase, waits_for=state.store_error)
+    return [*reasons, *reasons_for_people(state)]
 
 
 def reasons_for_people(state: DaemonState) -> list[str]:

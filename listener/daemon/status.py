@@ -90,6 +90,8 @@ class Known(NamedTuple):
     edge_problems: Sequence[tuple[str, float | None, str]] = ()
     left_over: Sequence[LeftOver] | None = None
     """What the store keeps and the configuration does not name; None: not compared yet."""
+    is_ready: bool | None = None
+    """What /readyz answers; None where it was not asked."""
 
     @classmethod
     def to(cls, pipeline: Pipeline) -> Self:

@@ -17,8 +17,7 @@ from listener.daemon.state import (
     HealthCheck,
     health_checks,
     reasons_degraded,
-    reasons_for_people,
-    reasons_not_ready,
+    why_not_ready,
 )
 from listener.daemon.status import Known, status_of
 from listener.errors import ConfigurationError
@@ -112,9 +111,7 @@ class StatusPage:
 
     def not_ready(self) -> list[str]:
         """Return why changes may be missed, or are held back, at present; empty when none is."""
-        state = self._state
-        reasons = reasons_not_ready(state.pipeline, state.phase, waits_for=state.store_error)
-        return [*reasons, *reasons_for_people(state)]
+        return why_not_ready(self._state)
 
     def degraded(self) -> list[str]:
         """Return what sources that listen cannot see or do at present."""

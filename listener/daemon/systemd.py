@@ -27,7 +27,7 @@ REST_SECONDS = 1.0
 """Least time between two checks once it is ready."""
 MORE_TIME_SECONDS = 30.0
 DEGRADED_START_SECONDS = 10.0
-"""A source that is degraded for so long no longer delays readiness: it may wait for days, and a boot must not."""
+"""What is degraded for so long, a source or the store, no longer delays readiness: a boot must not wait for a person."""
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:
@@ -138,11 +138,12 @@ class SystemdNotifier:
             self._notify.status(f"starting: {'; '.join(reasons)}")
 
     def _is_degraded_for_long(self, pipeline: Pipeline, now: float) -> bool:
-        """Return whether only sources that have been degraded for some time delay readiness."""
+        """Return whether nothing delays readiness but the store, or sources that have been degraded for some time."""
         intake = pipeline.intake
         waiting = [one for name, one in intake.sources.items() if not one.health.ready and name not in intake.finished]
         states = {source.health.state for source in waiting}
-        if pipeline.store_trouble is not None or not states or not states <= {SourceState.DEGRADED}:
+        is_degraded = bool(states) and states <= {SourceState.DEGRADED}
+        if pipeline.store_trouble is None and not is_degraded:
             self._degraded_since = None
         elif self._degraded_since is None:
             self._degraded_since = now

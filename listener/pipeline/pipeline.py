@@ -211,7 +211,7 @@ class Pipeline:
     @property
     def troubles(self) -> list[str]:
         """What keeps it from doing its work, a sentence each."""
-        found = [f"store: {error} {error.hint}".strip() for error in [self.store_trouble] if error is not None]
+        found = [advised(f"store: {error}", error.hint) for error in [self.store_trouble] if error is not None]
         found += [self._leadership.trouble] if self._leadership.trouble else []
         if lost := self.lost:
             found.append(f"store: {lost}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from listener.contracts import SourceHealth, SourceState
 from listener.daemon.systemd import DEGRADED_START_SECONDS, SystemdNotifier
+from listener.errors import StoreError
 from listener.pipeline.waking import WakeUp
 
 
@@ -66,6 +67,18 @@ async def test_a_source_that_is_degraded_for_long_does_not_hold_up_a_boot() -> N
         await asyncio.sleep(1)
         assert recorder.sent[-1] == "running: every source is listening"
         assert recorder.sent.count("READY") == 1
+
+
+async def test_a_store_that_needs_a_person_does_not_hold_up_a_boot() -> None:
+    """READY after some seconds, with the remedy, though the source cannot start without the store."""
+    async with notifying(www=SourceHealth(SourceState.STARTING)) as (recorder, pipeline):
+        pipeline.store_trouble = StoreError("state.db: damaged", hint="restore a backup")
+        await asyncio.sleep(DEGRADED_START_SECONDS - 1)
+        assert "READY" not in recorder.sent
+        await asyncio.sleep(2)
+        ready, status = recorder.sent[-2:]
+        assert ready == "READY"
+        assert status.startswith("degraded: store: state.db: damaged (restore a backup)")
 
 
 async def test_a_scan_delays_readiness_also_where_another_source_is_degraded() -> None:
