@@ -49,7 +49,8 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     """Listen, as a daemon that runs."""
     found = Served(tmp_path / "state.db")
     monkeypatch.setattr(command_socket, "HANDLERS", {"status": found.handle})
-    monkeypatch.setattr(command_socket.Known, "to", lambda _: None)
+    monkeypatch.setattr(command_socket.Known, "to", lambda _: command_socket.Known())
+    monkeypatch.setattr(command_socket, "why_not_ready", lambda _: [])
     await found.socket.listen(f"sqlite:///{found.path}")
     yield found
     await found.socket.close()
