@@ -27,7 +27,7 @@ REST_SECONDS = 1.0
 """Least time between two checks once it is ready."""
 MORE_TIME_SECONDS = 30.0
 DEGRADED_START_SECONDS = 10.0
-"""What is degraded for so long, a source or the store, no longer delays readiness: a boot must not wait for a person."""
+"""A source or store that is degraded for so long no longer delays readiness: it may wait for days, a boot must not."""
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:
