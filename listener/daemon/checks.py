@@ -12,7 +12,7 @@ from pathlib import Path
 
 from listener.configuration import is_postgres, sqlite_path, state_directory, unit_of
 from listener.contracts import Check, CheckState, ChecksUrls, Source, Target
-from listener.errors import ListenerError, StoreError
+from listener.errors import ConfigurationError, ListenerError, StoreError
 from listener.pipeline.accounts import accounts_of
 from listener.pipeline.configured import left_over, reroute
 from listener.pipeline.spenders import DEFAULT_SHARE, sets_a_share
@@ -80,7 +80,7 @@ async def _check_left_over(settings: Settings, targets: Mapping[str, Target]) ->
         async with open_store(settings.store.url, options=options, readonly=True) as store:
             found = await left_over(store, settings, targets)
             moved = await reroute(store, settings, targets, is_trial=True)
-    except StoreError:
+    except (ConfigurationError, StoreError):
         return []  # the check of the store says why
     checks = [Check("store", CheckState.WARNING, one.what, one.remedy) for one in found]
     if moved:

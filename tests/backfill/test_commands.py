@@ -22,6 +22,7 @@ from listener.backfill import job as job_module
 from listener.cli.backfill_output import audit_lines, follow, picture
 from listener.cli.common import print_json
 from listener.errors import ConfigurationError
+from listener.refresh import RefreshKind
 from listener.settings import load_settings
 from listener.sources.listing import KeyList
 from listener.sources.listing import bucket as bucket_module
@@ -187,7 +188,7 @@ async def test_figures_of_a_moment() -> None:
 
     class Target:
         account = "main"
-        allowances = for_each_kind(dict.fromkeys(job_module.RefreshKind, 500), Day())
+        allowances = for_each_kind(dict.fromkeys(RefreshKind, 500), Day())
 
     cost = job_module.Cost(objects=100, urls=200)
     store, feed = Store(), Feed()

@@ -76,6 +76,7 @@ CHANGING = "at|ended|task_id|told_at|until|oldest_unsettled_seconds|oldest_secon
 def settled(text: str) -> Any:
     """Return the output without what changes with time: a refresh goes on."""
     text = re.sub(r'"state": "(pending|sending|accepted|complete)"', "", text)
+    text = re.sub(r' *"ready": true,\n', "", text)  # the daemon alone knows it
     return re.sub(rf'"({CHANGING})": [^,\n]*', "", text)
 
 

@@ -23,7 +23,7 @@ MOST_PAGE_BYTES = 150_000
 """With 25 letters, 12 stale URLs and 12 refreshes, each text at most 300 characters shown, and up to 8 bytes each."""
 
 
-def fill(connection: sqlite3.Connection) -> None:
+def fill(connection: sqlite3.Connection, base_url: str) -> None:
     """Set 100,000 hostile keys and 100,000 rejected URLs aside."""
     hostile = '<"&\u202e'.encode() * 300
     connection.executemany(
@@ -32,7 +32,7 @@ def fill(connection: sqlite3.Connection) -> None:
     )
     connection.execute("INSERT OR IGNORE INTO target (name) VALUES ('cdn')")
     (target,) = connection.execute("SELECT id FROM target WHERE name = 'cdn'").fetchone()
-    connection.execute("INSERT INTO directory (target, url) VALUES (?, 'http://x.test/')", (target,))
+    connection.execute("INSERT INTO directory (target, url) VALUES (?, ?)", (target, base_url))
     (directory,) = connection.execute("SELECT max(id) FROM directory").fetchone()
     connection.executemany(
         "INSERT INTO need (directory, name, scope, sequence, stale_since, window_first, state, open, reason)"
@@ -62,7 +62,7 @@ async def render(
 async def test_the_page_is_small_and_quick_with_a_hundred_thousand_letters(tmp_path: Path) -> None:
     """Under 100 ms of CPU, of bounded size; a change is recorded while pages are rendered."""
     async with a_world(tmp_path) as world:
-        await world.store._write(fill)
+        await world.store._write(fill, world.settings.sites[0].base_urls[0])
         await world.store.checkpoint()
         status_page, renderer = page_of(world), Renderer()
         status = await status_page.status(brief=True)

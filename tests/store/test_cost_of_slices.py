@@ -74,7 +74,7 @@ def without_tombstones(file: sqlite3.Connection) -> int:
 def without_old(file: sqlite3.Connection) -> int:
     """Remove a slice of what is old."""
     before = file.total_changes
-    retention.remove_old(file, before=NOW, now=NOW, limit=SLICE)
+    retention.remove_old(file, before=NOW, counted=NOW, now=NOW, limit=SLICE)
     return file.total_changes - before
 
 

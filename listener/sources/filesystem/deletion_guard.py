@@ -8,9 +8,9 @@ deletions which a person then finds to be a mistake.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from listener.change import Change
+from listener.change import Change, ChangeKind
 
 __all__ = ["DeletionGuard"]
 
@@ -41,6 +41,8 @@ class DeletionGuard:
         self._share = share
         self._minimum = minimum
         self._held: dict[str, Change] = {}
+        self._indexed: set[str] = set()
+        """Of these, the files that the index knew when their deletion was held."""
         self._began = 0.0
         self._last = 0.0
         self._passed: list[tuple[float, int]] = []
@@ -101,14 +103,18 @@ class DeletionGuard:
         self._passed = [(at, count) for at, count in self._passed if at > now - _WINDOW_SECONDS]
         return sum(count for _, count in self._passed)
 
-    def hold(self, deletions: Iterable[Change], now: float) -> None:
-        """Hold deletions until they stop coming."""
+    def hold(self, deletions: Iterable[Change], now: float, *, indexed: Container[str] = ()) -> None:
+        """Hold deletions until they stop coming; ``indexed``: has the keys of the files that the index knows."""
         held = {change.key: change for change in deletions}
         if not held:
             return
         if not self._held:
             self._began = now
         self._held.update(held)
+        self._indexed.difference_update(held)
+        self._indexed.update(
+            key for key, change in held.items() if change.kind is ChangeKind.DELETED and key in indexed
+        )
         self._last = now
 
     def held_since(self, now: float, *, over_seconds: float) -> float | None:
@@ -117,7 +123,7 @@ class DeletionGuard:
 
     def drop(self) -> None:
         """Forget what is held: a scan will find it again, if it is true."""
-        self._held, self._passed = {}, []
+        self._held, self._indexed, self._passed = {}, set(), []
 
     def next_release(self, now: float) -> float | None:
         """Return in how many seconds the held deletions are to be judged; ``None`` when none are held."""
@@ -126,7 +132,8 @@ class DeletionGuard:
         longest = _LONGEST_SECONDS if len(self._held) > _FEW else _FEW_LONGEST_SECONDS
         return max(0.0, min(self._last + _QUIET_SECONDS, self._began + longest) - now)
 
-    def release(self) -> list[Change]:
-        """Return what was held, in order, and hold it no longer."""
-        held, self._held = list(self._held.values()), {}
-        return held
+    def release(self) -> tuple[list[Change], set[str]]:
+        """Return what was held, in order, with those of its keys that the index knew then; and hold it no longer."""
+        released = list(self._held.values()), self._indexed
+        self._held, self._indexed = {}, set()
+        return released

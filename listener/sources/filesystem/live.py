@@ -211,7 +211,8 @@ class Live:
         ]
         finished = {**looks.finished, **excess} if excess else looks.finished
         standing = await self._standing([*looks.gone, *finished])
-        self._deletion_guard.hold([*subtrees, *self._ends(looks.gone, standing, looks.linked)], now)
+        ends = self._ends(looks.gone, standing, looks.linked)
+        self._deletion_guard.hold([*subtrees, *ends], now, indexed=standing.known)
         return await self._contents(finished, looks.in_place | excess.keys(), standing)
 
     def _without_replaced(self, gone: Iterable[bytes]) -> list[bytes]:
@@ -283,7 +284,7 @@ class Live:
         if guard.next_release(time.monotonic()) != 0:
             return [], []
         await self.before_deleting()
-        held = guard.release()
+        held, indexed = guard.release()
         count = await self._files_in(held)
         if not guard.is_holding_back:
             empty = not await asyncio.to_thread(holds_files, self._root)
@@ -292,18 +293,19 @@ class Live:
             if not guard.suspended:
                 self._rescans.want("", "many files are gone at once", time.monotonic())
             return [], []
-        true, back = await asyncio.to_thread(self._still_gone, await self._unreported(held))
+        true, back = await asyncio.to_thread(self._still_gone, await self._unreported(held, indexed))
         guard.note_passed(await self._files_in(true) if len(true) < len(held) else count, time.monotonic())
         for change in back:
             if change.kind is ChangeKind.SUBTREE_DELETED:
                 self._rescans.want(change.key, REPLACED, time.monotonic(), prompt=True)
         return true, []
 
-    async def _unreported(self, held: Collection[Change]) -> list[Change]:
-        """Return the deletions of this list that no scan reported meanwhile: the index does not hold what one did."""
-        keys = [change.key for change in held if change.kind is ChangeKind.DELETED]
-        reported = (await self._standing(keys)).new(keys)
-        return [change for change in held if change.kind is not ChangeKind.DELETED or change.key not in reported]
+    async def _unreported(self, held: Collection[Change], indexed: Collection[str]) -> list[Change]:
+        """Return the deletions of this list that no scan reported meanwhile: the index has lost what one did."""
+        under_way = self._acks.keys_under_way(indexed)
+        known = await self._index.objects(self._name, list(indexed)) if indexed else {}
+        reported = set(indexed).difference(known, under_way)
+        return [change for change in held if change.key not in reported]
 
     def _still_gone(self, held: Iterable[Change]) -> tuple[list[Change], list[Change]]:
         sides: tuple[list[Change], list[Change]] = ([], [])
@@ -332,7 +334,7 @@ class Live:
         changes, learnt = await self._contents(there, in_place, standing)
         if unfinished := {verdict.key for verdict in verdicts if not verdict.finished}:
             changes = [change._replace(finished=change.key not in unfinished) for change in changes]
-        self._deletion_guard.hold(gone, time.monotonic())
+        self._deletion_guard.hold(gone, time.monotonic(), indexed=standing.known)
         return changes, learnt
 
     def _look_at(self, keys: Iterable[str]) -> dict[str, Fingerprint | None]:

@@ -146,7 +146,7 @@ def test_deletions_are_held_until_they_rest() -> None:
     guard.hold([deletion("a")], 1.0)
     guard.hold([deletion("b")], 1.5)
     assert guard.next_release(1.5) == 1
-    assert [each.key for each in guard.release()] == ["a", "b"]
+    assert [each.key for each in guard.release()[0]] == ["a", "b"]
     assert guard.next_release(2.5) is None
     for few, longest_seconds in ((True, 5), (False, 30)):
         names = [f"{number}" for number in range(8 if few else 20)]

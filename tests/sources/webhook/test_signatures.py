@@ -308,7 +308,7 @@ async def test_only_what_was_signed_is_decoded(source_format: str) -> None:
             assert await send(hook, {**genuine, field: [genuine[field]], **smuggled}, **own) == 403
         assert await send(hook, {**genuine, **smuggled, "events": [], "TopicName": "x"}) == 204
         assert hook.keys == ["a"]
-        assert await send(hook, {**number, **smuggled}) == 204
+        assert await send(hook, {**number, **smuggled}) == 202
         assert hook.keys == ["a"]
         assert [one.body for one in hook.unreadable] == [b"5"]
 
