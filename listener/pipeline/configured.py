@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import structlog
 
 from listener.change import Change, ChangeKind
+from listener.configuration import is_postgres
 from listener.contracts import Target
 from listener.errors import KeyRejected, StoreError
 from listener.plugins import sites_of
@@ -75,7 +76,13 @@ class ComparedConfiguration:
 
 
 async def left_over(store: Store, settings: Settings, targets: Mapping[str, Target]) -> list[LeftOver]:
-    """Return what the store keeps of sources, targets and URLs that are not configured, each with its remedy."""
+    """
+    Return what the store keeps of sources, targets and URLs that are not configured, each with its remedy.
+
+    Nothing of a store that instances share: the configuration of another one may name it.
+    """
+    if _may_be_shared(settings):
+        return []
     orphans = Orphans(store)
     sources, unknown = await orphans.sources(settings.sources), await orphans.targets(settings.targets)
     found = [await _source(store, settings, one, is_only=len(sources) == 1) for one in sources]
@@ -90,6 +97,11 @@ async def left_over(store: Store, settings: Settings, targets: Mapping[str, Targ
             remedy = f"add the base URL again, or: cdn-listener cancel --prefix {prefix} --reason 'not served any more'"
             found.append(LeftOver(what, remedy))
     return found
+
+
+def _may_be_shared(settings: Settings) -> bool:
+    """Return whether other instances, also such as are stopped, may use the store with another configuration."""
+    return is_postgres(settings.store.url)
 
 
 async def _source(store: Store, settings: Settings, one: NamedRows, *, is_only: bool) -> LeftOver:
@@ -124,8 +136,11 @@ async def reroute(store: Store, settings: Settings, targets: Mapping[str, Target
 
     Which object a need was for is found by the longest end of its path that the index knows below a site of the same
     target. One that the index does not know (it was deleted) keeps its path, where that target has one base URL.
-    A trial changes nothing, and counts up to :data:`LOOKED_AT` of each target.
+    A trial changes nothing, and counts up to :data:`LOOKED_AT` of each target. Nothing is rerouted in a store that
+    instances share: a site of another one may serve these URLs.
     """
+    if _may_be_shared(settings):
+        return 0
     orphans, sites, moved = Orphans(store), sites_of(settings, targets), 0
     for target in settings.targets:
         while needs := await _unserved(orphans, sites, target):

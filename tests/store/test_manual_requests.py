@@ -31,7 +31,7 @@ async def test_an_ask_is_due_at_once(bench: Bench) -> None:
     await bench.store.request([NeedInput("cdn", BASE + "z")])
     rows = await bench.store.read(lambda s: s.manual_rows(10))
     reported = [(row.url[len(BASE) :], row.reason, row.urgent) for row in rows]
-    assert reported == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
+    assert sorted(reported) == [("x", "legal", True), ("y", "legal", True), ("z", None, False)]
     assert await bench.ready() == {"": 3}
     assert await bench.store.request([]) == 0
     many = [NeedInput("cdn", f"{BASE}d/{n}") for n in range(SLICE_ROWS + 1)]
