@@ -124,7 +124,7 @@ class PlannerSettings(Section):
     """What keeping one unchanged object in the cache, or one changed object stale for an hour less, is worth in
     dollars, where refreshes cost money (``monthly_dollars``). At 0.001 a path of 0.005 dollars is bought for a page
     that would else stay stale for more than five hours, and to spare more than five objects from eviction. The storage
-    alone would make it less (a request to S3 costs 0.0000004 dollars, for each cache that asks): most of it is what
+    alone would make it less (a request to S3 costs 0.0000004 dollars for each cache): most of it is what
     visitors get, a cached page instead of a slow one, and a fresh one instead of a stale one. Lower it to spend less
     of the budget and evict more; the budget itself is never exceeded."""
     time_zone: str = "UTC"
