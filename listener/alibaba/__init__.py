@@ -5,7 +5,8 @@ What every client of an Alibaba Cloud service needs: targets, sources and the em
 
     signature  request signatures as pure functions
     replies    parsing of API replies, and the table of error codes; pure
-    access     the access key, reloaded regularly, and the HTTP session that signed calls go through
+    access     the access key, reloaded regularly
+    session    the HTTP session that calls of any target go through; what a failure of the transport means
     calls      a call's parameters by place, and the settings of how it is made; pure
     rates      windows that keep the rate limits
     client     one signed call over one session; which failure means what; back-off

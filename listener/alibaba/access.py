@@ -1,34 +1,26 @@
 """
-Access to an Alibaba Cloud service: settings, the key that calls are signed with, and the session that they go through.
+Access to an Alibaba Cloud service: settings, and the key that calls are signed with.
 
 The key never stands in a configuration. ``…_ACCESS_KEY_ID``, ``…_ACCESS_KEY_SECRET`` and ``…_SECURITY_TOKEN``
 (temporary keys only) are read as :mod:`listener.credentials` says. Or, by setting, in Alibaba's own chain.
-
-The session sends what was signed as it was signed, and bounds what it reads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from listener import __version__
 from listener.alibaba.replies import scrub
 from listener.alibaba.signature import Credentials
 from listener.contracts import Credential
 from listener.credentials import file_names, read_credential, variants_of
-from listener.egress import proxy_arguments, service_origin
+from listener.egress import service_origin
 from listener.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import aiohttp
 
 __all__ = [
     "KEY_QUESTIONS",
@@ -40,10 +32,7 @@ __all__ = [
     "Origin",
     "Table",
     "key_source",
-    "open_session",
-    "read_bounded",
     "require_key",
-    "words",
 ]
 
 SECRETS = frozenset({"access_key_id", "access_key_secret", "security_token"})
@@ -236,57 +225,3 @@ class KeyInUse:
                 raise
             log.warning("alibaba.key_not_read", problem=str(error))
             return keep
-
-
-IDLE_SECONDS = 4.0
-"""Idle connections are closed before a server would: a write on a dying one has an unknown outcome."""
-
-
-def open_session(
-    endpoint: str, *, connections: int, connect_seconds: float, answer_seconds: float, accept: str
-) -> aiohttp.ClientSession:
-    """
-    Return a session for calls to ``endpoint``, through its proxy, without cookies or compression.
-
-    Raises :class:`~listener.errors.ConfigurationError` where the environment names a proxy that is none.
-    ``connect_seconds`` bounds a connection with its name look-up and TLS, ``answer_seconds`` a whole call;
-    ``accept`` is the media type to ask for.
-    """
-    import aiohttp  # noqa: PLC0415 - slow to import, and commands that only read settings or keys make no call
-
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=answer_seconds, connect=connect_seconds),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={
-            "Accept": accept,
-            "Accept-Encoding": "identity",
-            "User-Agent": f"cdn-listener/{__version__}",
-        },
-        trust_env=False,  # it would also take keys from ~/.netrc
-        **proxy_arguments(endpoint),
-    )
-
-
-async def read_bounded(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
-    """Return the body. Raise :class:`aiohttp.ClientPayloadError` once it has more bytes than that."""
-    parts, length = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        length += len(part)
-        if length > most_bytes:
-            from aiohttp import ClientPayloadError  # noqa: PLC0415 - as above
-
-            raise ClientPayloadError(f"the answer has more than {most_bytes} bytes")
-    return b"".join(parts)
-
-
-def words(error: BaseException) -> str:
-    """Return a transport's error as text that may be shown: what went wrong, and not who noticed it."""
-    inner = getattr(error, "os_error", None)
-    if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError):
-        code = inner.errno or 0
-        return os.strerror(code) if code > 0 else scrub(inner.strerror or str(inner))  # name look-ups are below 0
-    if text := scrub(str(error)):
-        return text
-    return "it took too long" if isinstance(error, TimeoutError) else type(error).__name__

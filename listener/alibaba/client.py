@@ -22,16 +22,14 @@ import math
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from typing import Any
 
-import aiohttp
 import structlog
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import BytesIOPayload
 from yarl import URL
 
-from listener.alibaba.access import KeyInUse, KeySource, open_session, read_bounded, words
+from listener.alibaba.access import KeyInUse, KeySource
 from listener.alibaba.calls import ApiSettings, Request
 from listener.alibaba.rates import Window
 from listener.alibaba.replies import (
@@ -45,9 +43,9 @@ from listener.alibaba.replies import (
     parse_object,
     rule_for,
 )
+from listener.alibaba.session import ApiSession, read_bounded
 from listener.alibaba.signature import Credentials, canonical_query, sign_acs3, sign_v1
 from listener.clock import Clock, back_off_seconds
-from listener.egress import connection_advice
 from listener.errors import (
     ConfigurationError,
     Misconfigured,
@@ -102,7 +100,14 @@ class SignedClient:
         self._random = randomness
         self._make_nonce = make_nonce
         self._left_seconds = left_seconds
-        self._session: aiohttp.ClientSession | None = None
+        timeouts = settings.timeouts
+        self._session = ApiSession(
+            settings.endpoint,
+            connections=timeouts.connections,
+            connect_seconds=timeouts.connect_seconds,
+            answer_seconds=timeouts.answer_seconds,
+            accept="application/json",
+        )
 
     async def write(self, request: Request) -> dict[str, Any]:
         """Make a call that spends quota; its first place in the call window was taken by ``admit``."""
@@ -124,9 +129,7 @@ class SignedClient:
 
     async def close(self) -> None:
         """Close the session; safe to call twice."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.close()
 
     # -- again or not ------------------------------------------------------------------------------
 
@@ -170,34 +173,22 @@ class SignedClient:
 
     async def _call(self, request: Request, credentials: Credentials, sent: Body) -> dict[str, Any]:
         url, headers = self._signed(request, credentials)
-        session = self._open()
         try:
-            async with session.request(
-                request.method,
-                url,
-                data=sent if request.method == "POST" else None,
-                headers=headers,
-                allow_redirects=False,
-                skip_auto_headers=("Content-Type",),
-            ) as response:
-                body = await read_bounded(response, LARGEST_REPLY_BYTES)
-                status, received = response.status, response.headers
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
-            raise self._unreachable(words(error)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            with self._session.failures(request.action):
+                async with self._session.open().request(
+                    request.method,
+                    url,
+                    data=sent if request.method == "POST" else None,
+                    headers=headers,
+                    allow_redirects=False,
+                    skip_auto_headers=("Content-Type",),
+                ) as response:
+                    body = await read_bounded(response, LARGEST_REPLY_BYTES)
+        except OutcomeUnknown as error:
             if sent.is_withheld:
                 raise SendingEnded from error
-            raise OutcomeUnknown(
-                f"{request.action} got no answer from {self._settings.endpoint}: {words(error)}"
-            ) from error
-        return self._outcome(status, received, body, credentials)
-
-    def _unreachable(self, what: str) -> Unavailable:
-        """Return the error of a call that surely did not reach the CDN."""
-        endpoint = self._settings.endpoint
-        advice = connection_advice(what, endpoint, setting="endpoint")
-        cause = f": {advice.cause}" if advice.cause else ""
-        return Unavailable(f"cannot connect to {endpoint}{cause}: {what}", hint=advice.hint)
+            raise
+        return self._outcome(response.status, response.headers, body, credentials)
 
     def _outcome(
         self, status: int, headers: Mapping[str, str], body: bytes, credentials: Credentials
@@ -210,8 +201,7 @@ class SignedClient:
                 return parse_object(body)
             except ReplyError as error:
                 raise OutcomeUnknown(f"the CDN answered with HTTP 200, but {error}") from error
-        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            raise self._unreachable("HTTP 407 Proxy Authentication Required")
+        self._session.require_proxy_passed(status)
         hidden = [credentials.access_key_secret, credentials.security_token or ""]
         lower = {name.lower(): value for name, value in headers.items()}
         raise classify(parse_failure(status, lower, body, now=now, secrets=hidden), self._hints)
@@ -247,21 +237,6 @@ class SignedClient:
             )
         # Sent exactly as it was signed: nothing may encode it again.
         return URL(f"{self._settings.endpoint}/?{canonical_query(query)}", encoded=True), headers
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            timeouts = self._settings.timeouts
-            try:
-                self._session = open_session(
-                    self._settings.endpoint,
-                    connections=timeouts.connections,
-                    connect_seconds=timeouts.connect_seconds,
-                    answer_seconds=timeouts.answer_seconds,
-                    accept="application/json",
-                )
-            except ConfigurationError as error:
-                raise Misconfigured(str(error), hint=error.hint) from error
-        return self._session
 
 
 class Body(BytesIOPayload):

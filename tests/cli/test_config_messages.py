@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.alibaba.access import words
+from listener.alibaba.session import words
 from listener.configuration import seems_absolute
 from tests.cli.fixtures import Command
 from tests.stand import Stand

@@ -17,8 +17,8 @@ import structlog
 from yarl import URL
 
 from listener.alibaba import KeyInUse
-from listener.alibaba.access import open_session, read_bounded, words
 from listener.alibaba.replies import clock_skew_seconds, scrub
+from listener.alibaba.session import open_session, read_bounded, words
 from listener.alibaba.signature import Credentials, sign_mns
 from listener.clock import Clock
 from listener.egress import connection_advice

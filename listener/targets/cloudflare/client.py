@@ -11,9 +11,8 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from listener.alibaba.access import open_session, read_bounded, words
 from listener.alibaba.replies import ReplyError, parse_object
-from listener.egress import connection_advice
+from listener.alibaba.session import ApiSession, read_bounded
 from listener.errors import ConfigurationError, Misconfigured, OutcomeUnknown, Unavailable
 from listener.targets.cloudflare.answers import Request, error_of, parse_failure
 from listener.targets.cloudflare.settings import Settings, read_token
@@ -34,7 +33,13 @@ class Client:
         """Keep the settings; open nothing and read no token."""
         self._settings = settings
         self._environment = environment
-        self._session: aiohttp.ClientSession | None = None
+        self._session = ApiSession(
+            settings.endpoint,
+            connections=CONNECTIONS,
+            connect_seconds=settings.connect_seconds,
+            answer_seconds=settings.answer_seconds,
+            accept="application/json",
+        )
         self._token: tuple[float, str] | None = None
 
     async def call(self, request: Request) -> dict[str, Any]:
@@ -54,29 +59,21 @@ class Client:
 
     async def close(self) -> None:
         """Close the session; safe to call twice."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.close()
 
     async def _call(self, request: Request) -> dict[str, Any]:
         token = await self._current_token()
-        endpoint, what = self._settings.endpoint, request.sent.what
         headers = {"Authorization": f"Bearer {token}"}
         content = None if request.body is None else json.dumps(request.body, separators=(",", ":")).encode()
         if content is not None:
             headers["Content-Type"] = "application/json"
-        url = URL(endpoint + ROOT + request.path).with_query(request.query)
-        try:
-            async with self._open().request(
+        url = URL(self._settings.endpoint + ROOT + request.path).with_query(request.query)
+        with self._session.failures(request.sent.what):
+            async with self._session.open().request(
                 request.method, url, data=content, headers=headers, allow_redirects=False
             ) as response:
                 body = await read_bounded(response, LARGEST_REPLY_BYTES)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
-            raise self._unreachable(words(error)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise OutcomeUnknown(f"{what} got no answer from {endpoint}: {words(error)}") from error
-        if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            raise self._unreachable("HTTP 407 Proxy Authentication Required")
+        self._session.require_proxy_passed(response.status)
         return self._outcome(request, response, body, token)
 
     def _outcome(self, request: Request, response: aiohttp.ClientResponse, body: bytes, token: str) -> dict[str, Any]:
@@ -92,12 +89,6 @@ class Client:
         failure = parse_failure(response.status, response.headers, body)
         raise error_of(failure, request.sent, variable=self._settings.variable, secrets=[token])
 
-    def _unreachable(self, what: str) -> Unavailable:
-        endpoint = self._settings.endpoint
-        advice = connection_advice(what, endpoint, setting="endpoint")
-        cause = f": {advice.cause}" if advice.cause else ""
-        return Unavailable(f"cannot connect to {endpoint}{cause}: {what}", hint=advice.hint)
-
     async def _current_token(self) -> str:
         now = asyncio.get_running_loop().time()
         if self._token is not None and now - self._token[0] < TOKEN_SECONDS:
@@ -108,17 +99,3 @@ class Client:
             raise Misconfigured(str(error), hint=error.hint) from error
         self._token = now, token
         return token
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            try:
-                self._session = open_session(
-                    self._settings.endpoint,
-                    connections=CONNECTIONS,
-                    connect_seconds=self._settings.connect_seconds,
-                    answer_seconds=self._settings.answer_seconds,
-                    accept="application/json",
-                )
-            except ConfigurationError as error:
-                raise Misconfigured(str(error), hint=error.hint) from error
-        return self._session

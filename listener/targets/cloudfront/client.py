@@ -7,7 +7,6 @@ import os
 from http import HTTPStatus
 from typing import Any, Final
 
-import aiohttp
 import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -15,9 +14,8 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
 from yarl import URL
 
-from listener.alibaba.access import open_session, read_bounded, words
 from listener.alibaba.replies import scrub
-from listener.egress import connection_advice
+from listener.alibaba.session import ApiSession, read_bounded
 from listener.errors import ConfigurationError, Misconfigured, OutcomeUnknown, Unavailable
 from listener.targets.cloudfront.answers import KEY_CODES, Request, error_of
 from listener.targets.cloudfront.settings import KEY_SECONDS, Settings
@@ -43,7 +41,14 @@ class Client:
         self._settings = settings
         self._given = key
         self._chain: Any = None
-        self._session: aiohttp.ClientSession | None = None
+        self._session = ApiSession(
+            settings.endpoint_url,
+            connections=CONNECTIONS,
+            connect_seconds=settings.connect_seconds,
+            answer_seconds=settings.answer_seconds,
+            accept="text/xml",
+            setting="endpoint_url",
+        )
 
     async def call(self, request: Request) -> bytes:
         """
@@ -74,9 +79,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the session; safe to call twice."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.close()
 
     async def _call(self, request: Request) -> bytes:
         try:
@@ -86,11 +89,11 @@ class Client:
             raise Misconfigured(str(error), hint=error.hint) from error
         except TimeoutError as error:
             raise Unavailable("no AWS key: what provides it does not answer", hint=NO_KEY_HINT) from error
-        endpoint, what = self._settings.endpoint_url, request.sent.what
+        endpoint = self._settings.endpoint_url
         url = f"{endpoint}{ROOT}/{self._settings.distribution}{request.path}{request.query and '?' + request.query}"
         headers = self._signed(request, url, key)
-        try:
-            async with self._open().request(
+        with self._session.failures(request.sent.what):
+            async with self._session.open().request(
                 request.method,
                 URL(url, encoded=True),
                 data=request.body or None,
@@ -99,12 +102,7 @@ class Client:
                 allow_redirects=False,
             ) as response:
                 body = await read_bounded(response, LARGEST_REPLY_BYTES)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError) as error:
-            raise self._unreachable(words(error)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise OutcomeUnknown(f"{what} got no answer from {endpoint}: {words(error)}") from error
-        if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            raise self._unreachable("HTTP 407 Proxy Authentication Required")
+        self._session.require_proxy_passed(response.status)
         if response.status in (HTTPStatus.OK, HTTPStatus.CREATED):
             return body
         failure = read_failure(response.status, body)
@@ -140,23 +138,3 @@ class Client:
         may_be_role = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true"
         if not found and not may_be_role and not CONTAINER_VARIABLES.intersection(os.environ):
             raise ConfigurationError("no AWS key: its chain found none", hint=NO_KEY_HINT)
-
-    def _unreachable(self, what: str) -> Unavailable:
-        endpoint = self._settings.endpoint_url
-        advice = connection_advice(what, endpoint, setting="endpoint_url")
-        cause = f": {advice.cause}" if advice.cause else ""
-        return Unavailable(f"cannot connect to {endpoint}{cause}: {what}", hint=advice.hint)
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            try:
-                self._session = open_session(
-                    self._settings.endpoint_url,
-                    connections=CONNECTIONS,
-                    connect_seconds=self._settings.connect_seconds,
-                    answer_seconds=self._settings.answer_seconds,
-                    accept="text/xml",
-                )
-            except ConfigurationError as error:
-                raise Misconfigured(str(error), hint=error.hint) from error
-        return self._session

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from listener.alibaba import client as client_module
+from listener.alibaba import session as session_module
 from listener.contracts import ChecksDeadline
 from listener.errors import SendingEnded
 from listener.refresh import RefreshKind
@@ -69,7 +69,7 @@ async def test_the_time_is_looked_at_after_the_connection_is_made(
     left = Left(1.0)
     target.send_while(left)
     connected = asyncio.Event()
-    made = client_module.open_session
+    made = session_module.open_session
 
     def open_session(*arguments: object, **options: object) -> object:
         session = made(*arguments, **options)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ async def test_the_time_is_looked_at_after_the_connection_is_made(
         monkeypatch.setattr(session.connector, "connect", slowly)
         return session
 
-    monkeypatch.setattr(client_module, "open_session", open_session)
+    monkeypatch.setattr(session_module, "open_session", open_session)
     with pytest.raises(SendingEnded):
         await target.submit(RefreshKind.FILE, [URL], force=False)
     assert connected.is_set()
