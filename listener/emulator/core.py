@@ -110,7 +110,7 @@ class EmulatorCore(ABC):
             )
             for number in range(settings.points)
         ]
-        self.points = Points(points, apply=self._apply_in, now=self.clock.now)
+        self.points = Points(points, apply=self.apply, now=self.clock.now)
         self.cache = self.points.first.cache
         self._prefetches: deque[TaskRecord] = deque()
         self._prefetching = asyncio.Lock()
@@ -137,9 +137,9 @@ class EmulatorCore(ABC):
     def overview(self, now: float) -> Mapping[str, Any]:
         """Return what the CDN counts and limits, for ``GET /_emulator``."""
 
-    def apply(self, record: TaskRecord) -> None:
-        """Let a refresh whose task is complete take effect in ``cache``, which is that of one point of presence."""
-        self.cache.refresh(record.kind, record.key, force=record.force)
+    def apply(self, record: TaskRecord, cache: EdgeCache) -> None:
+        """Let a refresh whose task is complete take effect in the cache of one point of presence."""
+        cache.refresh(record.kind, record.key, force=record.force)
 
     async def __aenter__(self) -> Self:
         """Open both ports. Raise :class:`ConfigurationError` when one is taken or the journal cannot be written."""
@@ -179,13 +179,6 @@ class EmulatorCore(ABC):
         self.points.settle()
         if self._prefetches:
             self._changed.set()
-
-    def _apply_in(self, record: TaskRecord, cache: EdgeCache) -> None:
-        first, self.cache = self.cache, cache
-        try:
-            self.apply(record)
-        finally:
-            self.cache = first
 
     async def settled(self) -> None:
         """Apply all finished tasks, prefetches included."""

@@ -250,7 +250,7 @@ class Edge:
         settle: Callable[[], None],
     ) -> None:
         """Serve from ``cache`` and ``origin``; ``settle`` applies refreshes whose tasks have finished."""
-        self._cache = cache
+        self.cache = cache
         self._origin = origin
         self._faults = faults
         self._now = now
@@ -278,15 +278,15 @@ class Edge:
     async def obtain(self, key: CacheKey) -> tuple[Copy, str]:
         """Return the object and HIT, MISS or REVALIDATED. Raise :class:`OriginFailure`."""
         self._settle()
-        freshness, held = self._cache.lookup(key, self._now())
+        freshness, held = self.cache.lookup(key, self._now())
         if held is not None and freshness is CopyState.FRESH:
             return held, "HIT"
-        flight, landed = self._cache.depart(key), None
+        flight, landed = self.cache.depart(key), None
         try:
             copy, word = await self._fetch(key, held)
             landed = copy if copy.status in CACHEABLE else None
         finally:
-            self._cache.land(flight, landed)
+            self.cache.land(flight, landed)
         return copy, word
 
     async def prefetch(self, key: CacheKey) -> str:

@@ -35,7 +35,6 @@ class Point(Edge):
         """Serve like an edge; ``name`` is that in faults, such as ``pop2``."""
         super().__init__(cache, origin, faults=faults, now=now, settle=settle)
         self.name = name
-        self.cache = cache
         self._fetches: dict[CacheKey, asyncio.Task[None]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.Response:

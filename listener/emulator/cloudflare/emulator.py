@@ -14,6 +14,7 @@ from listener.credentials import REHEARSAL, read_credential
 from listener.emulator.cloudflare.api import CloudflareServer, Zone, parse_zone
 from listener.emulator.cloudflare.faults import FAULTS
 from listener.emulator.core import CoreSettings, EmulatorCore
+from listener.emulator.edge import EdgeCache
 from listener.emulator.server import Accepted, Surroundings
 from listener.emulator.tasks import CacheKey, TaskRecord
 from listener.refresh import RefreshKind
@@ -80,20 +81,20 @@ class CloudflareEmulator(EmulatorCore):
         zones = {zone.id: zone.name for zone in self.zones}
         return {"plan": self.settings.plan, "zones": zones, "accepted": dict(self.purged), "left": left}
 
-    def apply(self, record: TaskRecord) -> None:
+    def apply(self, record: TaskRecord, cache: EdgeCache) -> None:
         """Let a purge take effect at the edge."""
         assert isinstance(record, PurgeRecord)
         key, hard = record.key, record.force
         if record.by == "files":
-            self.cache.refresh(RefreshKind.FILE, key, force=True) if hard else self.cache.expire(key)
+            cache.refresh(RefreshKind.FILE, key, force=True) if hard else cache.expire(key)
         elif key.target.startswith("#"):
-            self.cache.refresh_tag(key.host, key.target[1:], force=hard)
+            cache.refresh_tag(key.host, key.target[1:], force=hard)
         else:
             # A prefix ends where a path can end: x takes x, x?… and x/…, and not xy.
             below = key.target if key.target.endswith("/") else f"{key.target}/"
-            self.cache.refresh(RefreshKind.DIRECTORY, CacheKey(key.host, below), force=hard)
+            cache.refresh(RefreshKind.DIRECTORY, CacheKey(key.host, below), force=hard)
             if below != key.target:
-                self.cache.refresh(RefreshKind.IGNORE_PARAMS, key, force=hard)
+                cache.refresh(RefreshKind.IGNORE_PARAMS, key, force=hard)
 
     def _accept(self, zone: Zone, by: str, items: Sequence[tuple[str, CacheKey]], hard: bool) -> Accepted:
         now = self.clock.now()

@@ -16,6 +16,7 @@ from listener.emulator.cloudfront.api import CloudFrontServer
 from listener.emulator.cloudfront.faults import FAULTS
 from listener.emulator.cloudfront.signature import AccessKey
 from listener.emulator.core import CoreSettings, EmulatorCore
+from listener.emulator.edge import EdgeCache
 from listener.emulator.server import Accepted, Surroundings
 from listener.emulator.tasks import FOREVER, CacheKey, TaskRecord, normal_target
 from listener.errors import ConfigurationError
@@ -125,7 +126,7 @@ class CloudFrontEmulator(EmulatorCore):
             "distributions": {one.id: list(one.hosts) for one in self._distributions.values()},
         }
 
-    def apply(self, record: TaskRecord) -> None:
+    def apply(self, record: TaskRecord, cache: EdgeCache) -> None:
         """Drop what a path names, on every host of its distribution."""
         assert isinstance(record, PathRecord)
         path = record.path
@@ -133,9 +134,9 @@ class CloudFrontEmulator(EmulatorCore):
             return  # the service keeps ~ as it is, and refuses to be asked for it: the escape matches nothing
         hosts = record.distribution.hosts
         if path.endswith("*"):
-            self.cache.refresh_everywhere(_target(path[:-1]), hosts, is_prefix=True)
+            cache.refresh_everywhere(_target(path[:-1]), hosts, is_prefix=True)
         else:
-            self.cache.refresh_everywhere(record.key.target, hosts, is_prefix=False)
+            cache.refresh_everywhere(record.key.target, hosts, is_prefix=False)
 
     def _accept(self, made: Invalidation) -> Accepted:
         now, distribution = made.created_at, self._distributions[made.distribution]
