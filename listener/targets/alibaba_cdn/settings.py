@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 from pydantic import Field
@@ -92,14 +93,14 @@ class AccountSettings(ApiSettings):
     """Options of prefetch requests."""
 
     @property
+    @abstractmethod
     def service(self) -> Service:
         """Return the API that is called."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def ledger(self) -> str:
         """Return what names the quota of this account: CDN's is not DCDN's."""
-        raise NotImplementedError
 
 
 class Settings(AccountSettings):
