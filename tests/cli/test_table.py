@@ -45,7 +45,7 @@ def test_folded_lines_fit_and_contain_everything(seed: int) -> None:
 
 
 def test_one_line_a_row_is_cut() -> None:
-    """At the end, and in the middle of a URL, whose end tells it apart."""
+    """At the end, and in the middle of a URL, whose end makes it unique."""
     rows = [("id", "url", "reason"), ("1", "https://www.example.com/a/long/path.html", "covers 40 due, evicts nothing")]
     lines = table_lines(rows, width=30, one_line=True)
     assert [len(line) <= 30 for line in lines] == [True, True]

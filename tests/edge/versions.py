@@ -5,16 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any
 
 from listener.change import Fingerprint
 from listener.edge.verdict import Expected
+from tests.targets.http_purge.caches import ThreadedOrigin
 
 __all__ = ["KINDS", "Versions", "versions"]
 
@@ -44,34 +42,13 @@ class Object:
         return hashlib.md5(self.body(path), usedforsecurity=False).hexdigest()
 
 
-class Versions:
+class Versions(ThreadedOrigin):
     """Answers any path; what was changed has the next version."""
 
     def __init__(self) -> None:
         self.changed: dict[str, Object] = {}
         self.first = Object(1, time.time() - 10 * OLD_SECONDS)
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer.answer(self)
-
-            do_PURGE = do_GET  # noqa: N815 - an origin that does not look at the method
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        super().__init__()
 
     def change(self, *paths: str) -> None:
         """Give these paths their next version."""
@@ -134,17 +111,7 @@ class Versions:
                 headers |= {"Content-Encoding": "gzip", "ETag": f'{tag[:-1]}-gzip"'}
         return body, headers
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
-
-@contextmanager
-def versions() -> Iterator[Versions]:
+def versions() -> closing[Versions]:
     """Run one."""
-    made = Versions()
-    try:
-        yield made
-    finally:
-        made.close()
+    return closing(Versions())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -231,16 +232,38 @@ async def a_world(
         world = World(
             folder, settings_for(folder, running, extra(running) if callable(extra) else extra, site), running, cdn
         )
-        world.clock = clock
-        try:
-            async with aiohttp.ClientSession() as world.http:
-                await world.start()
-                try:
-                    yield world
-                finally:
-                    await world.stop()
-        finally:
-            await cdn.close()
+        async with visited(world, clock):
+            yield world
+
+
+@asynccontextmanager
+async def visited(world: World, clock: MovableClock) -> AsyncIterator[None]:
+    """Run the pipeline of a world whose edge is reached by HTTP; stop it in order, and close its target."""
+    world.clock = clock
+    try:
+        async with aiohttp.ClientSession() as world.http:
+            await world.start()
+            try:
+                yield
+            finally:
+                await world.stop()
+    finally:
+        await world.target.close()
+
+
+async def change_a_file_and_delete_a_directory(world: World) -> None:
+    """See both turn fresh at the edge, and what only begins like the directory stay as it was."""
+    for key in ("a.html", "d/1", "d/e/2", "dd/3"):
+        world.write(key, "one")
+        assert await world.get(key) == "one"
+    world.source.deliver(world.write("a.html", "two, longer"))
+    await world.settled()
+    assert await world.get("a.html") == "two, longer"
+    shutil.rmtree(world.origin / "d")
+    (world.origin / "dd/3").write_text("never reported")
+    world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
+    await world.settled()
+    assert [await world.get(key) for key in ("d/1", "d/e/2", "dd/3")] == ["404", "404", "one"]
 
 
 async def stays(world: World, *, seconds: float = 1.5) -> None:

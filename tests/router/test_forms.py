@@ -125,7 +125,7 @@ def test_widening_follows_the_depth_of_the_site() -> None:
 
 
 def test_nothing_is_widened_above_a_base_url() -> None:
-    """A base URL with such a character: whatever its depth, what lies beside it is not the site's."""
+    """A base URL with such a character: whatever its depth, what lies next to it is not the site's."""
     sites = Sites([site(base_urls=[f"{BASE}~a/"], min_directory_depth=0)], targets={"cdn": Joined})
     assert made(sites, "b/c") == [("cdn", f"{BASE}~a/b/c", Scope.EXACT)]
 

@@ -77,7 +77,7 @@ async def test_a_kind_without_an_allowance_is_unlimited(bench: Bench) -> None:
     ids = [one.id for one in made]
     await bench.store.accept(dict.fromkeys(ids[:10], "t"), next_look_at=0.0)
     await bench.store.refund(ids[10:20])
-    await bench.store.presume_spent(ids[20:], error="nobody can tell")
+    await bench.store.presume_spent(ids[20:], error="the outcome is unknown")
     assert bench.sql("SELECT count(*) FROM ledger") == [(0,)]
     await hold(bench, [], *await ready(bench, "held"))
     assert bench.sql("SELECT DISTINCT held FROM attempt_group") == [(0,)]
@@ -119,7 +119,7 @@ async def test_a_reading_does_not_take_back_what_was_given_up_once(bench: Bench)
     """Presumed units are given up in their own day: when that day leaves, nothing is counted too little for it."""
     (made,) = await hold(bench, [ROLLING], *await ready(bench, "a"))
     await bench.store.mark_sending([made.id])
-    await bench.store.presume_spent([made.id], error="nobody can tell")
+    await bench.store.presume_spent([made.id], error="the outcome is unknown")
     bench.clock.advance(DAY_SECONDS)
     assert [await read(bench, ROLLING, 14) for _ in range(2)] == [1, 0]
     bench.clock.advance(3 * DAY_SECONDS)

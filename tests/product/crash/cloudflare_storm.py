@@ -7,13 +7,9 @@ for each time that its answer was lost: since the daemon was killed before it ha
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import re
 import sqlite3
 import sys
-import tempfile
 import time
 from collections import Counter
 from functools import partial
@@ -23,7 +19,7 @@ from typing import ClassVar
 import aiohttp
 
 from listener.emulator import CloudflareEmulator, CloudflareSettings
-from tests.product.crash.storm import Storm, change_files, endure, make_origin
+from tests.product.crash.storm import Storm, change_files, command, endure, make_origin
 
 TOKEN = "a-token"
 UNANSWERED = re.compile(r"sender\.unknown.*?urls\W+(\d+)")
@@ -91,18 +87,5 @@ def is_good(report: dict[str, object]) -> bool:
     return not report["stale"] and not report["never_purged"] and repeated <= allowed
 
 
-def main() -> int:
-    """Run a storm from the command line and print its report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keys", type=int, default=300)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="storm-") as folder:
-        report = asyncio.run(storm(Path(folder), kills=given.kills, seed=given.seed, keys=given.keys))
-    print(json.dumps(report | {"good": is_good(report)}))
-    return 0 if is_good(report) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(storm, is_good, __doc__))

@@ -7,11 +7,7 @@ whatever answer was lost, the ledger of the month is what the account has to pay
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import sys
-import tempfile
 import time
 from collections import Counter
 from functools import partial
@@ -22,7 +18,7 @@ import aiohttp
 
 from listener.emulator import CloudFrontEmulator, CloudFrontSettings
 from listener.emulator.cloudfront import EXAMPLE, AccessKey
-from tests.product.crash.storm import Storm, change_files, endure, make_origin, spent_units
+from tests.product.crash.storm import Storm, change_files, command, endure, make_origin, spent_units
 
 KEY = AccessKey("AKIDEXAMPLE", "secret")
 SLOW_SECONDS = 0.3
@@ -84,18 +80,5 @@ def is_good(report: dict[str, object]) -> bool:
     return not any(report[name] for name in wrong) and report["ledger"] == report["charged"]
 
 
-def main() -> int:
-    """Run a storm from the command line and print its report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keys", type=int, default=300)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="storm-") as folder:
-        report = asyncio.run(storm(Path(folder), kills=given.kills, seed=given.seed, keys=given.keys))
-    print(json.dumps(report | {"good": is_good(report)}))
-    return 0 if is_good(report) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(storm, is_good, __doc__))

@@ -359,6 +359,23 @@ def spent_units(folder: Path) -> int:
     return int(spent)
 
 
+def command(
+    storm: Callable[..., Coroutine[Any, Any, dict[str, object]]],
+    is_good: Callable[[dict[str, object]], bool],
+    description: str | None,
+) -> int:
+    """Run a storm in which each file changes once from the command line, and print its report."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keys", type=int, default=300)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="storm-") as folder:
+        report = asyncio.run(storm(Path(folder), kills=given.kills, seed=given.seed, keys=given.keys))
+    print(json.dumps(report | {"good": is_good(report)}))
+    return 0 if is_good(report) else 1
+
+
 def main() -> int:
     """Run a storm from the command line and print its report."""
     parser = argparse.ArgumentParser(description=__doc__)

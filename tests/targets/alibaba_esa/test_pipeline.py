@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from listener.alibaba.signature import Credentials
-from listener.change import Change, ChangeKind
 from listener.emulator import EsaEmulator, EsaSettings
 from listener.refresh import RefreshKind, Scope
 from listener.store import NeedInput
 from tests.keys import KEYS
-from tests.pipeline.world import MovableClock, World, settings_for
+from tests.pipeline.world import (
+    MovableClock,
+    World,
+    change_a_file_and_delete_a_directory,
+    settings_for,
+    visited,
+)
 from tests.targets.alibaba_esa.conftest import DAY_SECONDS, DIRECTORY, FILE, make_target
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
@@ -39,18 +42,13 @@ async def an_esa_world(folder: Path, *faults: str, **emulated: dict[RefreshKind,
         faults=tuple(map(EsaEmulator.table.parse, faults)),
         **emulated,
     )
-    async with EsaEmulator(options) as emulator, aiohttp.ClientSession() as http:
+    async with EsaEmulator(options) as emulator:
         cdn = make_target(emulator.api_url, clock=clock, site="127.0.0.1")
         more = {"planner": {"reserve": 0.0}, "verifier": {"first_seconds": 0.2, "interval_seconds": 0.1}}
         settings = settings_for(folder, emulator, more)  # type: ignore[arg-type]
         world = World(folder, settings, emulator, cdn)  # type: ignore[arg-type]
-        world.clock, world.http = clock, http
-        await world.start()
-        try:
+        async with visited(world, clock):
             yield world
-        finally:
-            await world.stop()
-            await cdn.close()
 
 
 def sent(world: World) -> list[str]:
@@ -62,16 +60,7 @@ def sent(world: World) -> list[str]:
 async def test_files_and_directories_turn_fresh(tmp_path: Path) -> None:
     """A file by its URL, a deleted directory by one purge; each counts once its task is complete."""
     async with an_esa_world(tmp_path) as world:
-        for key in ("a.html", "d/1", "d/e/2", "dd/3"):
-            world.write(key, "one")
-            assert await world.get(key) == "one"
-        world.source.deliver(world.write("a.html", "two"))
-        await world.settled()
-        assert await world.get("a.html") == "two"
-        shutil.rmtree(world.origin / "d")
-        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
-        await world.settled()
-        assert [await world.get(key) for key in ("d/1", "d/e/2", "dd/3")] == ["404", "404", "one"]
+        await change_a_file_and_delete_a_directory(world)
         assert sent(world) == ["/a.html", "/d/"]
 
 

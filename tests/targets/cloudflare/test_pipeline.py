@@ -9,12 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from listener.change import Change, ChangeKind
 from listener.emulator import CloudflareEmulator, CloudflareSettings
-from tests.pipeline.world import MovableClock, World, settings_for
+from tests.pipeline.world import (
+    MovableClock,
+    World,
+    change_a_file_and_delete_a_directory,
+    settings_for,
+    visited,
+)
 from tests.targets.cloudflare.conftest import DIRECTORY, FILE, IGNORE_PARAMS, TOKEN, make_target
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
@@ -28,17 +33,12 @@ async def a_cloudflare_world(
     (folder / "origin").mkdir()
     clock = MovableClock()
     options = CloudflareSettings(origin=str(folder / "origin"), token=TOKEN, api_port=0, edge_port=0, clock=clock)
-    async with CloudflareEmulator(options) as emulator, aiohttp.ClientSession() as http:
+    async with CloudflareEmulator(options) as emulator:
         cdn = make_target(emulator.api_url, settles_after_seconds=0.1, **target)
         settings = settings_for(folder, emulator)  # type: ignore[arg-type]
         world = World(folder, settings, emulator, cdn)  # type: ignore[arg-type]
-        world.clock, world.http = clock, http
-        await world.start()
-        try:
+        async with visited(world, clock):
             yield world
-        finally:
-            await world.stop()
-            await cdn.close()
 
 
 def purged(world: World) -> list[tuple[str, str, bool]]:
@@ -53,17 +53,7 @@ def purged(world: World) -> list[tuple[str, str, bool]]:
 async def test_files_and_directories_turn_fresh(tmp_path: Path) -> None:
     """A file by its URL; a deleted directory by one prefix, which leaves a longer name alone."""
     async with a_cloudflare_world(tmp_path) as world:
-        for key in ("a.html", "d/1", "d/e/2", "dd/3"):
-            world.write(key, "one")
-            assert await world.get(key) == "one"
-        world.source.deliver(world.write("a.html", "two, longer"))
-        await world.settled()
-        assert await world.get("a.html") == "two, longer"
-        shutil.rmtree(world.origin / "d")
-        (world.origin / "dd/3").write_text("never reported")
-        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
-        await world.settled()
-        assert [await world.get(key) for key in ("d/1", "d/e/2", "dd/3")] == ["404", "404", "one"]
+        await change_a_file_and_delete_a_directory(world)
         assert purged(world) == [("files", "/a.html", True), ("prefixes", "/d/", True)]
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from listener.allowances import Month
-from listener.change import Change, ChangeKind
 from listener.contracts import Pace
 from listener.emulator import CloudFrontEmulator, CloudFrontSettings
 from listener.refresh import AttemptState
-from tests.pipeline.world import MovableClock, World, settings_for
+from tests.pipeline.world import (
+    MovableClock,
+    World,
+    change_a_file_and_delete_a_directory,
+    settings_for,
+    visited,
+)
 from tests.targets.cloudfront.conftest import FIRST, KEY, make_target
 
 pytestmark = pytest.mark.looptime(False)  # a database thread keeps real time
@@ -40,7 +43,7 @@ async def a_cloudfront_world(
     )
     made = CloudFrontEmulator(options)
     made.clock.unmoved = time.time  # type: ignore[method-assign]  # requests are signed with the machine's
-    async with made as emulator, aiohttp.ClientSession() as http:
+    async with made as emulator:
         cdn = make_target(emulator.api_url, **target)
         cdn.pace = Pace(lanes=1, first_look_seconds=0.2, interval_seconds=0.1)  # type: ignore[misc]
         table = {
@@ -49,13 +52,8 @@ async def a_cloudfront_world(
         }
         settings = settings_for(folder, emulator, table, site)  # type: ignore[arg-type]
         world = World(folder, settings, emulator, cdn)  # type: ignore[arg-type]
-        world.clock, world.http = clock, http
-        await world.start()
-        try:
+        async with visited(world, clock):
             yield world
-        finally:
-            await world.stop()
-            await cdn.close()
 
 
 def paths(world: World) -> list[str]:
@@ -72,17 +70,7 @@ def charged(world: World) -> int:
 async def test_files_and_directories_turn_fresh(tmp_path: Path) -> None:
     """A file by its path; a deleted directory by one wildcard, which leaves a longer name alone."""
     async with a_cloudfront_world(tmp_path) as world:
-        for key in ("a.html", "d/1", "d/e/2", "dd/3"):
-            world.write(key, "one")
-            assert await world.get(key) == "one"
-        world.source.deliver(world.write("a.html", "two, longer"))
-        await world.settled()
-        assert await world.get("a.html") == "two, longer"
-        shutil.rmtree(world.origin / "d")
-        (world.origin / "dd/3").write_text("never reported")
-        world.source.deliver(Change("www", "d/", ChangeKind.SUBTREE_DELETED))
-        await world.settled()
-        assert [await world.get(key) for key in ("d/1", "d/e/2", "dd/3")] == ["404", "404", "one"]
+        await change_a_file_and_delete_a_directory(world)
         assert paths(world) == ["/a.html", "/d/*"]
 
 

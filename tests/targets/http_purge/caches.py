@@ -13,41 +13,34 @@ import subprocess
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests import ROOT
 
-__all__ = ["HOST", "Cache", "Origin", "cache", "origin"]
+__all__ = ["HOST", "Cache", "Origin", "ThreadedOrigin", "cache", "origin"]
 
 HOST = "www.example.com"
 CONFIG = ROOT / "config/caches"
 START_SECONDS = 60.0
 
 
-class Origin:
-    """Answers any path with its version and itself, for an hour, as the visitor asked for it."""
+class ThreadedOrigin(ABC):
+    """A server in threads of its own, which does not look at the method."""
 
     def __init__(self) -> None:
-        self.version = 1
-        self.requests: list[str] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                outer.requests.append(self.path)
-                body = f"{outer.version} {self.path}".encode()
-                self.send_response(404 if "absent" in self.path else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Cache-Control", "public, max-age=3600")
-                self.end_headers()
-                self.wfile.write(body)
+                outer.answer(self)
 
-            do_PURGE = do_BAN = do_GET  # noqa: N815 - an origin that does not look at the method
+            do_PURGE = do_BAN = do_GET  # noqa: N815 - named after the methods
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -57,6 +50,10 @@ class Origin:
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    @abstractmethod
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        """Answer a request, in its thread."""
 
     @property
     def address(self) -> str:
@@ -68,14 +65,28 @@ class Origin:
         self._thread.join()
 
 
-@contextmanager
-def origin() -> Iterator[Origin]:
+class Origin(ThreadedOrigin):
+    """Answers any path with its version and itself, for an hour, as the visitor asked for it."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.requests: list[str] = []
+        super().__init__()
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        """Send the version and the path; 404 for what is absent by its name."""
+        self.requests.append(request.path)
+        body = f"{self.version} {request.path}".encode()
+        request.send_response(404 if "absent" in request.path else 200)
+        request.send_header("Content-Length", str(len(body)))
+        request.send_header("Cache-Control", "public, max-age=3600")
+        request.end_headers()
+        request.wfile.write(body)
+
+
+def origin() -> closing[Origin]:
     """Run one."""
-    made = Origin()
-    try:
-        yield made
-    finally:
-        made.close()
+    return closing(Origin())
 
 
 class Cache:
