@@ -23,7 +23,7 @@ from bench.planning.policies import KINDS, POLICIES, budgets
 from bench.planning.replay import Policy
 from bench.planning.workload import DAY, SITES, START, Account, Publication
 from bench.planning.world import BASE, World, directory_of
-from listener.clock import window_end
+from listener.allowances import ALIBABA_DAY
 from listener.planner import Arrivals, DirectoryLoad, PlanInput, QuotaShare, plan
 from listener.refresh import RefreshKind
 
@@ -222,11 +222,11 @@ def play(
     spent, plans, slowest, wake, now, next_one = 0.0, 0, 0.0, None, START, 0
     while True:
         coming = publications[next_one].at if next_one < len(publications) else ends
-        reset = float(window_end(now))
+        reset = float(ALIBABA_DAY.end(now))
         at = min(coming, *([min(wake or reset, reset)] if world.stale_paths else [coming]))
         if at >= ends or (not world.stale_paths and next_one == len(publications)):
             break
-        if window_end(at) != window_end(now):
+        if ALIBABA_DAY.end(at) != ALIBABA_DAY.end(now):
             world.reset()
         now = at
         if at == coming:

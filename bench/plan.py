@@ -17,7 +17,8 @@ import time
 import tracemalloc
 
 from bench.planning.large import site
-from listener.clock import SystemClock, window_start
+from listener.allowances import ALIBABA_DAY
+from listener.clock import SystemClock
 from listener.pipeline.accounts import Account
 from listener.pipeline.layers import Layers
 from listener.pipeline.planning_round import ActiveOverrides, PlanningResult, PlanningRound, gc_paused
@@ -108,7 +109,7 @@ async def planning_seconds() -> tuple[float, PlanningResult]:
     """Return what a whole round takes of one core, from the rows of a state file to the attempts that are wanted."""
     target = AlibabaCdn("cdn", AlibabaCdn.Settings(quota={"file": 2000, "directory": 100}))
     clock = SystemClock()
-    now = window_start(clock.now()) + 43_200.0
+    now = ALIBABA_DAY.start(clock.now()) + 43_200.0
     targets = {"cdn": target}
     sites = Sites([Site(source="www", target="cdn", base_urls=[URL])])
     this = PlanningRound(

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from listener.refresh import RefreshKind
 
 __all__ = [
+    "ALIBABA_DAY",
     "DAY_SECONDS",
     "Allowance",
     "Day",
@@ -75,6 +76,10 @@ class Day:
     def end(self, now: float) -> float:
         """Return when the next day begins."""
         return self.start(now) + DAY_SECONDS
+
+
+ALIBABA_DAY: Final = Day(8 * 60 * 60)
+"""Alibaba Cloud resets URL, directory and prefetch quotas at 00:00:00 UTC+8 (its page "Quota management")."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Time: the wall clock behind one protocol, the day by which CDN quotas are counted, and waits between attempts."""
+"""Time: the wall clock behind one protocol, and waits between attempts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
 __all__ = [
-    "QUOTA_DAY_SECONDS",
-    "QUOTA_RESET_OFFSET_SECONDS",
     "Clock",
     "ReportsSteps",
     "SystemClock",
     "back_off_seconds",
-    "window_end",
-    "window_start",
 ]
-
-QUOTA_DAY_SECONDS = 24 * 60 * 60
-QUOTA_RESET_OFFSET_SECONDS = 8 * 60 * 60
-"""Alibaba Cloud resets URL, directory and prefetch quotas at 00:00:00 UTC+8 (its page "Quota management")."""
 
 
 class Clock(Protocol):
@@ -46,17 +38,6 @@ class SystemClock:
     def now(self) -> float:
         """Return seconds since the epoch."""
         return time.time()
-
-
-def window_start(now: float) -> int:
-    """Return when the quota day that holds ``now`` began, in seconds since the epoch."""
-    shifted = int(now) + QUOTA_RESET_OFFSET_SECONDS
-    return shifted - shifted % QUOTA_DAY_SECONDS - QUOTA_RESET_OFFSET_SECONDS
-
-
-def window_end(now: float) -> int:
-    """Return when the quota day that holds ``now`` ends, in seconds since the epoch."""
-    return window_start(now) + QUOTA_DAY_SECONDS
 
 
 FIRST_SECONDS: Final = 0.5

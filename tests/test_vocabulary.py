@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener import errors
+from listener.allowances import ALIBABA_DAY
 from listener.change import key_to_bytes, key_to_text
-from listener.clock import SystemClock, window_end, window_start
+from listener.clock import SystemClock
 from listener.refresh import Attempt, Need, RefreshKind, Scope, covers, directory_of, strip_query
 
 FILE, FOLDER, IGNORE, FETCH = RefreshKind.FILE, RefreshKind.DIRECTORY, RefreshKind.IGNORE_PARAMS, RefreshKind.PREFETCH
@@ -92,8 +93,8 @@ def test_the_quota_day_is_the_day_in_china(now: int) -> None:
     """Quotas count from 00:00:00 to 24:00:00 in UTC+8, whatever the zone of the machine."""
     zone = dt.timezone(dt.timedelta(hours=8))
     start = dt.datetime.combine(dt.datetime.fromtimestamp(now, zone).date(), dt.time(), zone)
-    assert window_start(now + 0.5) == start.timestamp()
-    assert window_end(now + 0.5) == (start + dt.timedelta(days=1)).timestamp()
+    assert ALIBABA_DAY.start(now + 0.5) == start.timestamp()
+    assert ALIBABA_DAY.end(now + 0.5) == (start + dt.timedelta(days=1)).timestamp()
 
 
 def test_the_system_clock_returns_seconds_since_the_epoch() -> None:

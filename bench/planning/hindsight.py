@@ -22,7 +22,6 @@ from bench.planning.traces import Window
 from bench.planning.world import World, hours_left
 from listener import allowances as calendar
 from listener.allowances import Window as Span
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS
 from listener.planner import Arrivals
 from listener.planner.cover import solve
 from listener.planner.prices import Prices
@@ -94,7 +93,7 @@ class Day(NamedTuple):
 
 
 BY_DAY = Rules(
-    span=calendar.Day(QUOTA_RESET_OFFSET_SECONDS),
+    span=calendar.ALIBABA_DAY,
     plenty=Decision(0.0, 1e9),
     usual=[Decision(*prices) for prices in product(FILE_PRICES, DIRECTORY_PRICES, WAITING_PARTS)],
     single=SINGLE,

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from bench.planning.world import BASE, World, ancestors, directory_of
-from listener.allowances import Day, for_each_kind
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS
+from listener.allowances import ALIBABA_DAY, for_each_kind
 from listener.planner import Arrivals, Budget, PlanInput, plan
 from listener.planner.cover import CoverTree, solve
 from listener.planner.forest import Forest, build_forest
@@ -20,7 +19,7 @@ KINDS = (RefreshKind.FILE, RefreshKind.DIRECTORY)
 
 def budgets(world: World, at: float) -> list[Budget]:
     """Return the ledger's figures as the planner takes them."""
-    window = Day(QUOTA_RESET_OFFSET_SECONDS)
+    window = ALIBABA_DAY
     allowances = for_each_kind(dict(zip(KINDS, world.limits, strict=True)), window)
     return [Budget(one, left, window.end(at)) for one, left in zip(allowances, world.left, strict=True)]
 

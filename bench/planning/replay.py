@@ -9,8 +9,8 @@ from typing import Protocol
 
 from bench.planning.traces import QUIET_SECONDS, Window
 from bench.planning.world import World, median
+from listener.allowances import DAY_SECONDS
 from listener.allowances import Window as Span
-from listener.clock import QUOTA_DAY_SECONDS
 
 
 class Policy(Protocol):
@@ -32,7 +32,7 @@ DRAIN_DAYS = 60
 def replay(windows: Sequence[Window], world: World, policy: Policy) -> dict[str, float]:
     """Replay all windows, and the days after them until nothing is stale."""
     clock, spent = _Clock(windows, world.window), 0.0
-    ends = windows[-1].at + DRAIN_DAYS * QUOTA_DAY_SECONDS
+    ends = windows[-1].at + DRAIN_DAYS * DAY_SECONDS
     while (event := clock.next(waiting=world.stale_paths > 0)) is not None:
         at, window = event
         if at > ends:

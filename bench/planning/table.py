@@ -20,7 +20,7 @@ from bench.planning.policies import POLICIES, Ours
 from bench.planning.replay import replay
 from bench.planning.traces import Window, find_trace, read_windows
 from bench.planning.world import World
-from listener.clock import window_start
+from listener.allowances import ALIBABA_DAY
 from listener.planner import model, pacing
 
 TRACES = ("alibaba-cdn-docs", "alibaba-oss-docs", "python-peps", "hugo")
@@ -39,7 +39,7 @@ Cell = tuple[str, int, int]
 def binding(windows: list[Window], files: int) -> bool:
     days: dict[int, int] = {}
     for window in windows:
-        day = window_start(window.at)
+        day = ALIBABA_DAY.start(window.at)
         days[day] = days.get(day, 0) + len(window.changes)
     return max(days.values()) > files
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
-from listener.allowances import Day, Window
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS, window_end
+from listener.allowances import ALIBABA_DAY, Window
 from listener.planner import DirectoryLoad
 
 BASE = "https://trace.example/"
@@ -57,7 +56,7 @@ class World:
         self.late = 0
         self.unsettled = 0
         self.units = [0, 0]
-        self.window: Window = Day(QUOTA_RESET_OFFSET_SECONDS)
+        self.window: Window = ALIBABA_DAY
         """When the tokens come back."""
         self.free = files
         """File tokens of a whole day that cost nothing."""
@@ -173,7 +172,7 @@ class World:
 
 def hours_left(at: float) -> float:
     """Return the hours until the next reset."""
-    return (window_end(at) - at) / 3600.0
+    return (ALIBABA_DAY.end(at) - at) / 3600.0
 
 
 def median(counts: Counter[float]) -> float:

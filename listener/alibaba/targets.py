@@ -14,6 +14,7 @@ from listener.alibaba.access import KeySettings, key_source, require_key
 from listener.alibaba.calls import ApiSettings, Request
 from listener.alibaba.rates import Window
 from listener.alibaba.replies import CLOCK_TOLERANCE_SECONDS, Hints, ReplyError, parse_tasks
+from listener.allowances import DAY_SECONDS
 from listener.clock import Clock, SystemClock
 from listener.contracts import UNLIMITED, Check, CheckState, UnknownOutcome
 from listener.egress import proxy_for
@@ -25,9 +26,8 @@ from listener.urls import Spellings
 if TYPE_CHECKING:
     from listener.alibaba.client import SignedClient
 
-__all__ = ["DAY_SECONDS", "ApiTarget"]
+__all__ = ["ApiTarget"]
 
-DAY_SECONDS = 86_400
 HISTORY_MARGIN_SECONDS = 300
 """Kept away from the oldest end of the task list: the CDN's clock decides what is too old."""
 NOTABLE_SKEW_SECONDS = 60

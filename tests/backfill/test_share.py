@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 
+from listener.allowances import ALIBABA_DAY, DAY_SECONDS
 from listener.backfill import Backfill, Mode, opened, share
 from listener.change import Change, ChangeKind
-from listener.clock import QUOTA_DAY_SECONDS, SystemClock, window_start
+from listener.clock import SystemClock
 from listener.contracts import Target
 from listener.pipeline.accounts import accounts_of
 from listener.pipeline.layers import Layers
@@ -133,7 +134,7 @@ async def test_a_new_day_has_a_new_share(small: Stand, monkeypatch: pytest.Monke
                 outcome = await job.run(store, plan, follow=False)
             assert (outcome.listed, outcome.put_off) == (listed, True)
             assert (await owner.counts()).pending == listed
-            clock.ahead += QUOTA_DAY_SECONDS
+            clock.ahead += DAY_SECONDS
 
 
 async def test_a_queue_without_progress_is_reported(small: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +331,7 @@ def test_any_dry_run_is_the_run(
     left = {RefreshKind.FILE: files, RefreshKind.DIRECTORY: directories, RefreshKind.PREFETCH: 60}
 
     class Noon:
-        at = float(window_start(1_800_000_000.0) + 43_200)
+        at = float(ALIBABA_DAY.start(1_800_000_000.0) + 43_200)
 
         def now(self) -> float:
             return self.at

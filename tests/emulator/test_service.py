@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.alibaba.signature import Credentials
-from listener.clock import window_start
+from listener.allowances import ALIBABA_DAY
 from listener.emulator import (
     Emulator,
     EmulatorSettings,
@@ -181,6 +181,6 @@ def test_quota_is_never_exceeded(
             assert len(account.tasks.all()) == kept
             continue
         assert not extra
-        window = (window_start(now), kind)
+        window = (ALIBABA_DAY.start(now), kind)
         spent[window] = spent.get(window, 0) + len(records)
         assert spent[window] == account.ledger.spent(kind, now) <= account.ledger.limits[kind]

@@ -11,16 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.allowances import Allowance, Day, Month, Total, for_each_kind
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS
+from listener.allowances import ALIBABA_DAY, Allowance, Day, Month, Total, for_each_kind
 from listener.contracts import Check, KindLimits, Pace, TargetBase
 from listener.pipeline.accounts import RESET_GUARD_SECONDS, Account
 from listener.pipeline.sender import into_batches, split
 from listener.refresh import Attempt, Receipt, RefreshKind
 from listener.urls import host_of
 
-QUOTA_DAY = Day(QUOTA_RESET_OFFSET_SECONDS)
-NOON = QUOTA_DAY.start(1_800_000_000.0) + 12 * 3600.0
+NOON = ALIBABA_DAY.start(1_800_000_000.0) + 12 * 3600.0
 
 
 def attempts(urls: list[str]) -> list[Attempt]:
@@ -100,14 +98,14 @@ def account(*allowances: Allowance) -> Account:
     """Return an account with these allowances, by default a daily quota from 00:00 UTC+8."""
     target = Unlimited("cdn", None)
     target.pace = Pace()
-    target.allowances = allowances or for_each_kind({RefreshKind.FILE: 100}, Day(QUOTA_RESET_OFFSET_SECONDS))
+    target.allowances = allowances or for_each_kind({RefreshKind.FILE: 100}, ALIBABA_DAY)
     return Account("main", {"cdn": target})
 
 
 @pytest.mark.parametrize("before", [-RESET_GUARD_SECONDS + 0.5, -0.001, 0.0, 3.0, RESET_GUARD_SECONDS - 0.5])
 def test_nothing_is_sent_around_the_reset(before: float) -> None:
     """Within the guard before and after 00:00 UTC+8 the account opens only when the guard is over."""
-    reset = QUOTA_DAY.start(NOON) + 86400.0
+    reset = ALIBABA_DAY.start(NOON) + 86400.0
     assert account().open_at(reset + before) == reset + RESET_GUARD_SECONDS
     assert account().open_at(reset + RESET_GUARD_SECONDS) == reset + RESET_GUARD_SECONDS
     assert account().open_at(NOON) == NOON
@@ -134,7 +132,7 @@ def test_what_may_be_counted_late_is_not_begun_before_the_reset(seconds: float, 
     """Where no live quota corrects the ledger, an answer that may take half a minute must be there before it."""
     one = account()
     one.any_target.pace = Pace(answer_seconds=30.0)
-    reset = QUOTA_DAY.start(NOON) + 86400.0
+    reset = ALIBABA_DAY.start(NOON) + 86400.0
     assert (one.open_at(reset - seconds) == reset - seconds) is answers
     assert one.is_near_reset(reset - seconds) is not answers
     assert one.open_at(reset - 1.0) == one.open_at(reset + 1.0) == reset + RESET_GUARD_SECONDS
@@ -185,7 +183,7 @@ def test_what_was_reserved_in_a_window_that_is_over_is_past() -> None:
 
 def test_an_account_without_a_daily_quota_knows_no_reset() -> None:
     """No CDN books its requests in a day."""
-    reset = QUOTA_DAY.start(NOON) + 86400.0
+    reset = ALIBABA_DAY.start(NOON) + 86400.0
     one = Account("edge", {"edge": Unlimited("edge", None)})
     assert one.open_at(reset) == reset
     assert not one.is_near_reset(reset)
@@ -217,7 +215,7 @@ def test_a_full_window_closes_one_kind() -> None:
 def test_a_wait_that_ends_before_the_reset_is_moved_behind_it() -> None:
     """A throttle that would end within the guard does not open a door there."""
     one = account()
-    reset = QUOTA_DAY.start(NOON) + 86400.0
+    reset = ALIBABA_DAY.start(NOON) + 86400.0
     one.close(reset - 5, "throttled", now=NOON)
     assert one.open_at(NOON) == reset + RESET_GUARD_SECONDS
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from listener.allowances import ALIBABA_DAY
 from listener.change import Change
-from listener.clock import window_end
 from listener.refresh import RefreshKind
 from tests.pipeline.world import World, a_world
 
@@ -178,7 +178,7 @@ async def test_what_was_deferred_goes_after_the_reset(tmp_path: Path) -> None:
 
         await world.until(deferred)
         assert world.accepted == {"file": 10}
-        reset = window_end(world.clock.now())
+        reset = ALIBABA_DAY.end(world.clock.now())
         world.clock.ahead += reset - world.clock.now() + 20
         await world.settled()
         assert await fresh(world, *keys)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from listener.clock import window_start
+from listener.allowances import ALIBABA_DAY
 from listener.contracts import Delivery
 from listener.errors import StoreError
 from listener.pipeline import Pipeline, pipeline
@@ -34,7 +34,7 @@ async def test_a_kind_that_the_target_cannot_do_stops_nothing(tmp_path: Path) ->
     """Promise 5: an all-params need on API version 2014-11-11 is deferred, also when urgent; the rest goes on."""
     async with a_world(tmp_path, target={"api_version": "2014-11-11"}) as world:
         # The ledger knows the kind from the days of the newer API version.
-        row = ("main", "ignore-params", window_start(world.clock.now()) - 86_400, 5, 1.0)
+        row = ("main", "ignore-params", ALIBABA_DAY.start(world.clock.now()) - 86_400, 5, 1.0)
         insert = "INSERT INTO ledger (account, kind, window_start, quota, read_at) VALUES (?, ?, ?, ?, ?)"
         await world.store._write(lambda connection: connection.execute(insert, row).rowcount)
         url = world.url("a.html")

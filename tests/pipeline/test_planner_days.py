@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from listener.allowances import ALIBABA_DAY, DAY_SECONDS
 from listener.change import Change, ChangeKind
-from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.pipeline.accounts import Account
 from listener.pipeline.plan_inputs import learned
 from listener.refresh import RefreshKind, Scope
@@ -43,9 +43,9 @@ async def deferred(world: World, count: int) -> None:
 
 async def busy_month(world: World, a_day: int) -> None:
     """Give the account a history: a month of days with so many files each, one after the other."""
-    today = window_start(world.clock.now())
+    today = ALIBABA_DAY.start(world.clock.now())
     rows = [
-        (world.url(f"old/{n}"), today - day * QUOTA_DAY_SECONDS, today - day * QUOTA_DAY_SECONDS + n * 86_000.0 / a_day)
+        (world.url(f"old/{n}"), today - day * DAY_SECONDS, today - day * DAY_SECONDS + n * 86_000.0 / a_day)
         for day in range(30, 0, -1)
         for n in range(a_day)
     ]
@@ -80,7 +80,7 @@ async def test_a_small_quota_is_used_to_its_end_and_the_rest_waits_with_its_reas
         assert world.accepted == {"file": 5}
         reasons = {one.reason for one in world.pipeline.engines[0].outcome.deferred}
         assert all("no file quota left today" in reason for reason in reasons)
-        world.clock.ahead += QUOTA_DAY_SECONDS
+        world.clock.ahead += DAY_SECONDS
         await world.settled()
         assert world.accepted == {"file": 9}
 
@@ -91,7 +91,7 @@ async def test_with_a_quota_of_zero_everything_waits_and_nothing_spins(tmp_path:
         world.source.deliver(*changed(world, "a/", 5), Change("www", "b/", ChangeKind.SUBTREE))
         await deferred(world, 6)
         assert world.accepted == {}
-        resets_at = window_start(world.clock.now()) + QUOTA_DAY_SECONDS
+        resets_at = ALIBABA_DAY.start(world.clock.now()) + DAY_SECONDS
         assert world.pipeline.engines[0].outcome.wake_at == resets_at
 
 
@@ -117,7 +117,7 @@ async def test_a_clock_that_jumps_a_day_ahead_lets_what_waited_go(tmp_path: Path
     async with a_world(tmp_path, quota=(3, 0), extra={"planner": {"reserve": 0.0}}) as world:
         world.source.deliver(*changed(world, "", 5))
         await deferred(world, 2)
-        world.clock.ahead += 40 * QUOTA_DAY_SECONDS
+        world.clock.ahead += 40 * DAY_SECONDS
         await world.settled()
         assert world.accepted == {"file": 5}
 
@@ -136,7 +136,9 @@ async def test_deletions_do_not_make_a_folder_look_emptier(tmp_path: Path) -> No
         seeding = changed(world, "a/", 100)
         world.source.deliver(*seeding, seed=True)
         await world.store._write(lambda c: c.execute("UPDATE root SET seeded = 1").rowcount)
-        world.clock.ahead += 12 * 3600 - (world.clock.now() - window_start(world.clock.now()))  # noon of the quota day
+        world.clock.ahead += 12 * 3600 - (
+            world.clock.now() - ALIBABA_DAY.start(world.clock.now())
+        )  # noon of the quota day
         world.source.deliver(*(world.remove(f"a/{n}.html") for n in range(40)))
         await world.until(lambda: "directory" in world.accepted)
         (row,) = [row for row in await world.store.history() if row["kind"] == "directory"]
@@ -174,7 +176,7 @@ async def test_arrivals_are_learned_again_after_a_restart(tmp_path: Path) -> Non
 async def test_on_a_busy_account_files_are_spared(tmp_path: Path, a_day: int, refreshes: dict[str, int]) -> None:
     """Sixty changes in a folder of sixty-two go as files where the day has been quiet, as one directory where not."""
     async with a_world(tmp_path, quota=(100, 20), extra={"planner": {"reserve": 0.0}}) as world:
-        world.clock.ahead += QUOTA_DAY_SECONDS * 1.5 - (world.clock.now() - window_start(world.clock.now()))
+        world.clock.ahead += DAY_SECONDS * 1.5 - (world.clock.now() - ALIBABA_DAY.start(world.clock.now()))
         if a_day:
             await busy_month(world, a_day)
         await world.stop()
@@ -190,7 +192,7 @@ async def test_a_month_of_history_is_believed_and_a_first_day_is_not(tmp_path: P
     """Forty a day for a month make forty expected; five hundred on the very first day do not make five hundred."""
     async with a_world(tmp_path) as world:
         await busy_month(world, 40)
-        now = window_start(world.clock.now())
+        now = ALIBABA_DAY.start(world.clock.now())
         reported = await world.store.read(lambda connection: learned(connection, "main", now=now))
         assert reported.expected(now, 24.0) == pytest.approx(40.0, rel=0.25)
         nobody = await world.store.read(lambda connection: learned(connection, "nobody", now=now))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from listener.allowances import ALIBABA_DAY, DAY_SECONDS
 from listener.change import Change, ChangeKind
-from listener.clock import QUOTA_DAY_SECONDS, window_start
 from listener.refresh import RefreshKind
 from listener.settings import Site
 from tests.pipeline.world import World, a_world
@@ -32,7 +32,7 @@ async def run_sites(world: World, **sites: dict[str, Any]) -> None:
 
 def to_noon(world: World) -> None:
     """Move the clock to the middle of a quota day, so that what is kept for later is kept."""
-    world.clock.ahead += QUOTA_DAY_SECONDS * 1.5 - (world.clock.now() - window_start(world.clock.now()))
+    world.clock.ahead += DAY_SECONDS * 1.5 - (world.clock.now() - ALIBABA_DAY.start(world.clock.now()))
 
 
 def deletions(folder: str, count: int) -> list[Change]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from listener.allowances import Day, for_each_kind
+from listener.allowances import ALIBABA_DAY, for_each_kind
 from listener.change import Change, ChangeKind, Fingerprint, key_to_text
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS
 from listener.refresh import Attempt, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, Store
 from listener.store.batches import Batch
@@ -18,7 +17,7 @@ from tests.store.databases import Database, SqliteDatabase, disagreements
 
 BASE = "https://www.example.com/"
 QUOTA = {RefreshKind.FILE: 100, RefreshKind.DIRECTORY: 10, RefreshKind.PREFETCH: 10, RefreshKind.IGNORE_PARAMS: 10}
-DAY = Day(QUOTA_RESET_OFFSET_SECONDS)
+DAY = ALIBABA_DAY
 ALLOWANCES = for_each_kind(QUOTA, DAY)
 ALLOWANCE = {RefreshKind(one.name): one for one in ALLOWANCES}
 

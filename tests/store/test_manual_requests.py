@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.clock import QUOTA_DAY_SECONDS
+from listener.allowances import DAY_SECONDS
 from listener.contracts import SourceHealth, SourceState, Unreadable
 from listener.refresh import AttemptState, NeedState, RefreshKind, Scope
 from listener.store import NeedInput, letters
@@ -133,7 +133,7 @@ async def test_the_history_shows_what_was_sent_and_why(bench: Bench) -> None:
     assert (first["url"], second["url"]) == (BASE + "b", BASE + "a")
     assert (second["latency_seconds"], second["state"], second["reason"]) == (60.0, "complete", "test")
     assert [one["url"] for one in await bench.store.history(url=BASE + "a")] == [BASE + "a"]
-    bench.clock.advance(QUOTA_DAY_SECONDS)
+    bench.clock.advance(DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=50)
     assert [one["url"] for one in await bench.store.history()] == [BASE + "b"]
 
@@ -147,7 +147,7 @@ async def test_sources_and_progress_are_kept(bench: Bench) -> None:
     assert await bench.store.progress("x") is None
     await bench.store.save_progress("x", Progress("k\udcff", 7, True))
     assert await bench.store.progress("x") == Progress("k\udcff", 7, True)
-    bench.clock.advance(QUOTA_DAY_SECONDS)
+    bench.clock.advance(DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=50)
     assert await bench.store.progress("x") is None
 
@@ -219,7 +219,7 @@ async def test_an_unconfirmed_file_whose_need_changed_is_let_go(bench: Bench) ->
     await bench.change(content("a", 2))
     await bench.store.upkeep(keep_seconds=1e9)
     assert await bench.store.attempts_in(AttemptState.UNCONFIRMED) == []
-    bench.clock.advance(QUOTA_DAY_SECONDS)
+    bench.clock.advance(DAY_SECONDS)
     await bench.store.upkeep(keep_seconds=50)
     assert await bench.store.history() == []
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from listener.clock import window_start
+from listener.allowances import ALIBABA_DAY
 from listener.emulator.alibaba.faults import Rejection
 from listener.emulator.alibaba.parameters import MAX_DOMAINS, parse_paths
 from listener.emulator.faults import FaultBook
@@ -164,7 +164,7 @@ class QuotaLedger:
 
     def spent(self, kind: RefreshKind, now: float) -> int:
         """Return the units accepted in the quota day that holds ``now``."""
-        return self._spent.get(window_start(now), Counter())[kind]
+        return self._spent.get(ALIBABA_DAY.start(now), Counter())[kind]
 
     def remaining(self, kind: RefreshKind, now: float) -> int:
         """Return what is left of the day; never below zero, even when the limit was lowered meanwhile."""
@@ -174,7 +174,7 @@ class QuotaLedger:
         """Take ``units`` from the day, all or none. Raise :class:`Rejection` when more is requested than is left."""
         if units > self.remaining(kind, now):
             raise Rejection("QuotaExceeded.Preload" if kind is RefreshKind.PREFETCH else "QuotaExceeded.Refresh")
-        self._spent.setdefault(window_start(now), Counter())[kind] += units
+        self._spent.setdefault(ALIBABA_DAY.start(now), Counter())[kind] += units
 
     def windows(self) -> dict[int, dict[str, int]]:
         """Return the units accepted so far: start of the quota day (seconds since the epoch) to kind to units."""

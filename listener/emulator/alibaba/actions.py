@@ -26,6 +26,7 @@ from itertools import islice
 from typing import Any, Final
 
 from listener.alibaba.signature import timestamp
+from listener.allowances import DAY_SECONDS
 from listener.emulator.alibaba.account import EmulatedAccount, Submission
 from listener.emulator.alibaba.faults import Rejection
 from listener.emulator.alibaba.parameters import TaskQuery, parse_query
@@ -41,7 +42,6 @@ BLOCK_QUOTA = "300"
 MAX_TASK_IDS = 10
 """Ids in one DescribeRefreshTaskById, by the vendor's parameter list."""
 TRUE = "true"
-DAY_SECONDS = 24 * 60 * 60
 
 
 class Does(StrEnum):

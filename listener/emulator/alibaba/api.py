@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from listener.alibaba.signature import Credentials, parse_acs3_authorization, verify_acs3, verify_v1
-from listener.clock import window_start
+from listener.allowances import ALIBABA_DAY
 from listener.emulator.alibaba.account import CallRates
 from listener.emulator.alibaba.actions import Api, Call
 from listener.emulator.alibaba.faults import Rejection
@@ -120,7 +120,7 @@ def journal_line(call: Call, records: Sequence[TaskRecord], request_id: str) -> 
     """Return the fields of one line."""
     return {
         "at": call.now,
-        "window": window_start(call.now),
+        "window": ALIBABA_DAY.start(call.now),
         "action": call.action,
         "version": call.version.name,
         "kind": records[0].kind.value,

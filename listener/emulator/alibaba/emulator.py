@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from aiohttp import web
 
 from listener.alibaba.signature import Credentials
-from listener.clock import window_end, window_start
+from listener.allowances import ALIBABA_DAY
 from listener.credentials import REHEARSAL, read_credential
 from listener.emulator.alibaba.account import CallRates, EmulatedAccount
 from listener.emulator.alibaba.actions import CDN_VERSIONS, DCDN_VERSIONS, V2014, Api, Does, Version
@@ -150,8 +150,8 @@ class Emulator(EmulatorCore):
         """Return the quota day, its limits and what was spent of them."""
         ledger = self.account.ledger
         return {
-            "window": window_start(now),
-            "resets_at": window_end(now),
+            "window": ALIBABA_DAY.start(now),
+            "resets_at": ALIBABA_DAY.end(now),
             "limits": {kind.value: limit for kind, limit in ledger.limits.items()},
             "remaining": {kind.value: ledger.remaining(kind, now) for kind in ledger.limits},
             "accepted": {str(start): units for start, units in ledger.windows().items()},

@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from listener.alibaba.signature import Credentials, timestamp
-from listener.clock import window_end, window_start
+from listener.allowances import ALIBABA_DAY, DAY_SECONDS
 from listener.emulator.alibaba.account import EmulatedAccount, QuotaLedger, Submission
-from listener.emulator.alibaba.actions import DAY_SECONDS, Api, Call, Does, Reply, Version
+from listener.emulator.alibaba.actions import Api, Call, Does, Reply, Version
 from listener.emulator.alibaba.emulator import api_routes, fault_table
 from listener.emulator.alibaba.faults import Rejection
 from listener.emulator.alibaba.parameters import parse_query
@@ -114,7 +114,7 @@ class SiteLedger(QuotaLedger):
 
     def spent_30_days(self, kind: RefreshKind, now: float) -> int:
         """Return the units accepted today and on the 29 days before."""
-        first = window_start(now) - (WINDOW_DAYS - 1) * DAY_SECONDS
+        first = ALIBABA_DAY.start(now) - (WINDOW_DAYS - 1) * DAY_SECONDS
         return sum(spent[kind] for start, spent in self._spent.items() if start >= first)
 
     def remaining(self, kind: RefreshKind, now: float) -> int:
@@ -290,8 +290,8 @@ class EsaEmulator(EmulatorCore):
     def overview(self, now: float) -> Mapping[str, Any]:
         """Return what each site may spend, and what it has spent."""
         return {
-            "window": window_start(now),
-            "resets_at": window_end(now),
+            "window": ALIBABA_DAY.start(now),
+            "resets_at": ALIBABA_DAY.end(now),
             "sites": {one.site.name: _figures(one, now) for one in self.sites},
         }
 

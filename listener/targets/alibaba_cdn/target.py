@@ -15,9 +15,9 @@ from listener.alibaba.calls import Request
 from listener.alibaba.paths import domain_of
 from listener.alibaba.rates import DomainWindows, Window
 from listener.alibaba.replies import ReplyError, parse_quota, parse_receipt
-from listener.alibaba.targets import DAY_SECONDS, ApiTarget, read_tasks
-from listener.allowances import Allowance, Day, for_each_kind
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock
+from listener.alibaba.targets import ApiTarget, read_tasks
+from listener.allowances import ALIBABA_DAY, DAY_SECONDS, Allowance, for_each_kind
+from listener.clock import Clock
 from listener.contracts import Eviction, KindLimits, Pace, Questions
 from listener.errors import BatchTooLarge, Misconfigured, NotSent, OutcomeUnknown
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
@@ -80,7 +80,7 @@ class AlibabaCdn(ApiTarget):
         self.account = settings.ledger
         self.limits = _limits(settings)
         quota = {kind: getattr(settings.quota, kind.name.lower()) for kind in self.limits}
-        self.allowances = for_each_kind(quota, Day(QUOTA_RESET_OFFSET_SECONDS))
+        self.allowances = for_each_kind(quota, ALIBABA_DAY)
         self._by_id_calls = Window(BY_ID_CALLS_PER_SECOND * share, 1.0)
         self._quota_calls = Window(QUOTA_CALLS_PER_SECOND * share, 1.0)
         self._urls = DomainWindows(settings.limits.urls_per_domain_minute)

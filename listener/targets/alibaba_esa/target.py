@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from listener.alibaba import KEY_QUESTIONS
 from listener.alibaba.calls import Request
 from listener.alibaba.replies import Hints, Remedy, ReplyError, Rule, parse_receipt, parse_usage
-from listener.alibaba.targets import DAY_SECONDS, ApiTarget
-from listener.allowances import Allowance, Day, Rolling
-from listener.clock import QUOTA_RESET_OFFSET_SECONDS, Clock
+from listener.alibaba.targets import ApiTarget
+from listener.allowances import ALIBABA_DAY, DAY_SECONDS, Allowance, Day, Rolling
+from listener.clock import Clock
 from listener.contracts import UNLIMITED, Check, CheckState, Eviction, KindLimits, Pace, Questions, SettingQuestion
 from listener.errors import BatchRejected, BatchTooLarge, Misconfigured, OutcomeUnknown, Unavailable
 from listener.refresh import Priority, QuotaReading, Receipt, RefreshKind, Task
@@ -265,7 +265,7 @@ def _allowances(kind: RefreshKind, settings: EsaSettings) -> list[Allowance]:
     """A purge takes one unit of the day and one of the 30 days."""
     key = kind.name.lower()
     month = getattr(settings.quota_30_days, key) or UNLIMITED
-    offset, costs = QUOTA_RESET_OFFSET_SECONDS, {kind: 1}
+    offset, costs = ALIBABA_DAY.offset_seconds, {kind: 1}
     return [
         Allowance(name=kind.value, limit=getattr(settings.quota, key), window=Day(offset), costs=costs),
         Allowance(name=_of_30_days(kind), limit=month, window=Rolling(30, offset), costs=costs),

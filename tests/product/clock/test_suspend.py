@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from listener.clock import window_end, window_start
+from listener.allowances import ALIBABA_DAY
 from listener.daemon.status import Known, status_of
 from listener.refresh import RefreshKind
 from listener.store.controls import ControlKind, Controls, Place
@@ -64,7 +64,7 @@ async def test_the_new_days_quota_is_used(tmp_path: Path) -> None:
         keys = [f"{number}.html" for number in range(7)]
         for key in keys:
             world.source.deliver(world.write(key, "new"))
-        world.clock.ahead += window_end(world.clock.now()) - world.clock.now() - 600  # near its end a day is spent
+        world.clock.ahead += ALIBABA_DAY.end(world.clock.now()) - world.clock.now() - 600  # near its end a day is spent
         await world.until(lambda: len(world.paths) == 4)
 
         async def three_wait() -> bool:
@@ -177,4 +177,4 @@ async def test_a_restart_with_a_clock_that_was_ahead_delays_nothing(tmp_path: Pa
         await world.settled(seconds=MINUTE_SECONDS)
         assert world.accepted == {"file": 1}
         assert (await status(world))["oldest_unsettled_seconds"] == 0.0
-        assert window_start(world.clock.now()) <= world.clock.now()
+        assert ALIBABA_DAY.start(world.clock.now()) <= world.clock.now()
